@@ -1,0 +1,55 @@
+# Two commands matter: `make report` and `make test`. Both set up .venv first, if it is not there.
+# Needed: Python 3.11 or newer and a package index. PROFILE=smoke|demo|paper|full chooses the size.
+
+VENV   := .venv
+PYTHON := $(VENV)/bin/python
+READY  := $(VENV)/.ready
+PIPS   := -r utils/requirements.txt -c utils/constraints.txt
+NBVAL  := --nbval-lax --nbval-current-env --nbval-cell-timeout=300
+
+unexport MPLBACKEND # the kernels choose their own: the inline one
+
+.DEFAULT_GOAL := help
+.PHONY: help report test lab notebooks clean
+
+help: ## print this list
+	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
+
+report: $(READY) ## run the whole course and write figures/<profile>/report.html (goes on where it stopped)
+	@$(PYTHON) -m utils.report run $(if $(PROFILE),--profile $(PROFILE))
+
+test: $(READY) ## ruff, unit tests, every notebook with the smoke profile
+	@lint=0; \
+	$(PYTHON) -m ruff check --quiet utils || lint=1; \
+	$(PYTHON) -m ruff format --check utils || lint=1; \
+	tests=0; \
+	env -u XTL_DATA XTL_PROFILE=smoke $(PYTHON) -m pytest $(NBVAL) utils/tests notebooks || tests=$$?; \
+	if [ $$lint -ne 0 ]; then echo "ruff: FAILED, see the top of this output (python -m ruff format utils mends the layout)"; fi; \
+	exit $$(( tests + lint ))
+
+lab: $(READY) ## open the notebooks in JupyterLab
+	@$(if $(PROFILE),XTL_PROFILE=$(PROFILE)) $(PYTHON) -m jupyterlab notebooks
+
+notebooks: $(READY) ## execute the notebooks in place, ready to commit (PROFILE, else demo)
+	@$(PYTHON) -m utils.report notebooks --profile $(or $(PROFILE),demo)
+
+clean: ## remove caches, executed copies and smoke output; keep .venv, data and trained models
+	@rm -rf runs/smoke runs/*/executed figures/smoke .pytest_cache .ruff_cache
+	@find utils notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
+
+# The newest tested versions in a fresh .venv: with uv where it can be had, else with pip.
+$(READY): utils/requirements.txt utils/constraints.txt
+	@base=; for p in $${BASE:-python3 python3.12 python3.11 python3.13}; do \
+	  if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then base=$$p; break; fi; done; \
+	if [ -z "$$base" ]; then \
+	  echo "This course needs Python 3.11 or newer: install it, or name it as in 'make BASE=/path/to/python3.12 $(or $(MAKECMDGOALS),report)'."; exit 1; fi; \
+	uv=; if uv --version >/dev/null 2>&1; then uv=uv; fi; \
+	if [ ! -x $(PYTHON) ]; then \
+	  echo "setting up $(VENV) (once; a few minutes on a fast line)"; \
+	  if [ -n "$$uv" ]; then uv venv --quiet --python "$$($$base -c 'import sys; print(sys.executable)')" $(VENV); \
+	  else $$base -m venv $(VENV) || { echo "$$base cannot make a virtual environment: install its venv package (Debian: python3-venv)."; exit 1; }; fi; \
+	fi; \
+	if [ -z "$$uv" ] && $(PYTHON) -m pip install --quiet --disable-pip-version-check uv 2>/dev/null; then uv="$(PYTHON) -m uv"; fi; \
+	if [ -n "$$uv" ]; then $$uv pip install --quiet --python $(PYTHON) $(PIPS); \
+	else $(PYTHON) -m pip install --quiet --disable-pip-version-check $(PIPS); fi
+	@touch $@
