@@ -1,0 +1,1 @@
+"""Helpers of the course *Explainable Transfer Learning*; the notebooks hold the prose."""

@@ -1,0 +1,150 @@
+"""Pixels: from files to uint8 tensors, and from those to what a model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+
+def read_image(file: str | Path, size: int | None = None) -> torch.Tensor:
+    """One photograph as uint8 (3, H, W): upright (EXIF), RGB, first frame if animated.
+
+    size: if given, the shorter side is resized to it and the middle cut out, (3, size, size).
+    Raises ValueError, naming the file, if it is not a readable image.
+    """
+    name = getattr(file, "name", str(file))
+    try:
+        with Image.open(file) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I"):  # 16-bit greys, which convert() would clip to white
+                image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
+            if image.mode in ("P", "LA", "PA") or "transparency" in image.info:
+                image = image.convert("RGBA")
+            if image.mode == "RGBA":  # transparent parts become white, as a browser shows them
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            image = image.convert("RGB")
+            if size is not None:
+                image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"{name} cannot be read as an image ({error}): save it again as JPEG or PNG, or remove it."
+        ) from error
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+@cache
+def _pil_weights(n_in: int, n_out: int) -> torch.Tensor:
+    """Pillow's antialiased bilinear weights (n_out, n_in), rounded like there to units of 2^-22."""
+    scale = n_in / n_out
+    reach = max(scale, 1.0)
+    centre = (torch.arange(n_out, dtype=torch.float64)[:, None] + 0.5) * scale
+    weights = (1 - ((torch.arange(n_in) - centre + 0.5) / reach).abs()).clamp(min=0)
+    return (weights / weights.sum(1, keepdim=True) * 2**22).round() / 2**22
+
+
+def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
+    """uint8 (B, 3, h, w) -> whole levels (B, 3, size, size), uint8 or float64, equal to Pillow's.
+
+    torch's uint8 kernel rounds its weights to about 15 bits: it is right where they are short
+    binary fractions (32 to 128 pixels, say) and else a level off here and there. Then matrix
+    products in float64 are taken, in which every sum of levels times weights is exact. Like
+    Pillow 13, they start with the rows unless the picture is so upright that shrinking the
+    columns first saves work.
+    """
+    height, width = images.shape[-2:]
+    down, across = (_pil_weights(n, size) for n in (height, width))
+    upright = height > size and height - size > 2 * (width - size)
+    short = all((weights * 2**12 % 1 == 0).all() for weights in (down, across))
+    if short and not upright and images.device.type == "cpu":
+        return F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+    down, across = (weights.to(images.device) for weights in (down, across))
+    passes = [lambda x: x @ across.T, lambda x: down @ x]
+    if upright:
+        passes.reverse()
+    levels = images.double()
+    for along in passes:
+        levels = along(levels).add_(0.5).floor_()
+    return levels
+
+
+def preprocess(
+    images: torch.Tensor, size: int, mean: tuple[float, ...], std: tuple[float, ...]
+) -> torch.Tensor:
+    """uint8 (B, 3, h, w) -> normalised float32 (B, 3, size, size), on the images' device.
+
+    Bilinear resize with antialiasing, equal to Pillow's level for level.
+    """
+    if images.shape[-2:] != (size, size):
+        images = _resize(images, size)
+    levels = 255 * torch.tensor([mean, std], dtype=torch.float32).view(2, 1, 3, 1, 1)
+    shift, scale = levels.to(images.device, non_blocking=True)
+    return (images.float() - shift) / scale
+
+
+def augment(images: torch.Tensor, generator: torch.Generator, pad: float = 0.125) -> torch.Tensor:
+    """Random mirror and shift by up to `pad` of the width; uint8 (B, 3, h, w) in and out."""
+    n, _, height, width = images.shape
+    reach = round(pad * width)
+    flip = torch.rand(n, generator=generator) < 0.5
+    dy, dx = torch.randint(0, 2 * reach + 1, (2, n), generator=generator)
+    rows = dy[:, None] + torch.arange(height)
+    cols = dx[:, None] + torch.arange(width)
+    cols = torch.where(flip[:, None], cols.flip(1), cols)
+    rows, cols = (at.to(images.device, non_blocking=True) for at in (rows, cols))
+    padded = F.pad(images, (reach,) * 4)
+    index = torch.arange(n, device=images.device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[index, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)
+
+
+def blur(images: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Gaussian blur, sigma in pixels; any float or uint8 (B, C, H, W), same type out."""
+    from torchvision.transforms.functional import gaussian_blur
+
+    radius = max(1, round(3 * sigma))
+    radius = min(radius, min(images.shape[-2:]) - 1)
+    return gaussian_blur(images, 2 * radius + 1, sigma)
+
+
+def _pixelate(x: torch.Tensor, severity: int, generator: torch.Generator) -> torch.Tensor:
+    small = F.interpolate(x, scale_factor=(0.6, 0.45, 0.3)[severity], mode="bilinear", antialias=True)
+    return F.interpolate(small, x.shape[-2:], mode="nearest")
+
+
+def _occlude(x: torch.Tensor, severity: int, generator: torch.Generator) -> torch.Tensor:
+    n, _, height, width = x.shape
+    side = round((0.25, 0.4, 0.55)[severity] * height)
+    top = torch.randint(0, height - side + 1, (n, 1, 1), generator=generator)
+    left = torch.randint(0, width - side + 1, (n, 1, 1), generator=generator)
+    y, x_at = torch.arange(height).view(1, -1, 1), torch.arange(width).view(1, 1, -1)
+    hidden = (y >= top) & (y < top + side) & (x_at >= left) & (x_at < left + side)
+    return torch.where(hidden[:, None].to(x.device), torch.tensor(0.5, device=x.device), x)
+
+
+def _noise(x: torch.Tensor, severity: int, generator: torch.Generator) -> torch.Tensor:
+    return x + (0.04, 0.08, 0.16)[severity] * torch.randn(x.shape, generator=generator).to(x.device)
+
+
+CORRUPTIONS: dict[str, Callable[[torch.Tensor, int, torch.Generator], torch.Tensor]] = {
+    "noise": _noise,
+    "blur": lambda x, s, g: blur(x, (0.6, 1.0, 1.6)[s] * x.shape[-1] / 32),
+    "contrast": lambda x, s, g: x.mean((1, 2, 3), True) + (0.6, 0.4, 0.2)[s] * (x - x.mean((1, 2, 3), True)),
+    "brightness": lambda x, s, g: x + (0.15, 0.3, 0.45)[s],
+    "pixelate": _pixelate,
+    "occlusion": _occlude,
+}
+
+
+def corrupt(images: torch.Tensor, kind: str, severity: int = 1, seed: int = 0) -> torch.Tensor:
+    """uint8 (B, 3, H, W) damaged in one of the ways of CORRUPTIONS; severity 1 (mild) to 3."""
+    if kind not in CORRUPTIONS:
+        raise ValueError(f"There is no corruption {kind!r}: use {', '.join(CORRUPTIONS)}.")
+    if severity not in (1, 2, 3):
+        raise ValueError(f"Severity {severity} is not 1, 2 or 3.")
+    damaged = CORRUPTIONS[kind](images.float() / 255, severity - 1, torch.Generator().manual_seed(seed))
+    return (damaged.clamp(0, 1) * 255).round().to(torch.uint8)
