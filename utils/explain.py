@@ -1,0 +1,174 @@
+"""Attribution methods for image classifiers behind one signature.
+
+METHODS says what there is; explain() runs one of them on uint8 images, in chunks that bound
+memory, and gives one map per image at the image's own size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from . import attributions, data
+from .attention import Targets, as_targets, evaluating
+from .attributions import kind, layers
+
+__all__ = [
+    "METHODS",
+    "IGResult",
+    "Method",
+    "blur_region",
+    "explain",
+    "integrated_gradients",
+    "kind",
+    "layers",
+]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to explain. run(model, x (b, 3, H, W), targets (b,), **options) -> (b, H', W')."""
+
+    name: str
+    title: str
+    run: Callable[..., torch.Tensor]
+    works_on: frozenset[str] = frozenset({"cnn", "vit"})
+    signed: bool = False  # maps can be negative: evidence against the target
+    options: dict[str, Any] = field(default_factory=dict)  # names and defaults
+    chunk: int = 32  # images at once, unless the caller says otherwise
+    repeats: bool = False  # feeds copies of each image; run gets batch=chunk to bound those too
+
+
+@dataclass(frozen=True)
+class IGResult:
+    """Integrated Gradients with its own check. F is the target's logit, x' the baseline."""
+
+    maps: torch.Tensor  # float32 (B, h, w), signed
+    completeness_error: torch.Tensor  # (B,) |sum of attributions - (F(x) - F(x'))|, in logits
+    difference: torch.Tensor  # (B,) F(x) - F(x')
+    steps: torch.Tensor  # (B,) integration steps taken
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method("saliency", "Saliency", attributions.saliency),
+        Method(
+            "smoothgrad", "SmoothGrad", attributions.smoothgrad,
+            options=dict(samples=25, sigma=0.15, seed=0), repeats=True,
+        ),
+        Method(
+            "integrated_gradients", "Integrated Gradients",
+            lambda *inputs, **options: attributions.path_integral(*inputs, **options)[0],
+            signed=True, options=dict(steps=None, baseline="black"), repeats=True,
+        ),
+        Method("gradcam", "Grad-CAM", attributions.gradcam, options=dict(layer=None), chunk=64),
+        Method("lrp", "LRP", attributions.relevance, signed=True, options=dict(start_layer=0), chunk=8),
+        Method("attention_rollout", "Attention rollout", attributions.rollout, frozenset({"vit"}), chunk=16),
+    )
+}  # fmt: skip
+
+
+# ---------------------------------------------------------------- the one signature
+
+
+def _resize(heat: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(b, H, W) -> float32 (b, h, w) on the CPU: area average going down, else bilinear."""
+    down = heat.shape[-2] >= size[0] and heat.shape[-1] >= size[1]
+    mode = dict(mode="area") if down else dict(mode="bilinear", antialias=True)
+    return F.interpolate(heat.detach().float()[:, None], size, **mode)[:, 0].cpu()
+
+
+def _batches(
+    model: nn.Module, images: torch.Tensor, targets: Targets, chunk: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Preprocessed input (b, 3, H, W) and targets (b,), at most `chunk` images at a time."""
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or not len(images):
+        raise ValueError(
+            f"Images must be uint8 (B, 3, h, w), and these are {images.dtype} {tuple(images.shape)}."
+        )
+    if chunk < 1:
+        raise ValueError(f"chunk must be at least 1, not {chunk}.")
+    given = targets is not None and torch.as_tensor(targets).ndim > 0
+    if given and len(targets) != len(images):
+        raise ValueError(
+            f"{len(targets)} targets for {len(images)} images: give one class for all or one per image."
+        )
+    parameter = next(model.parameters())
+    for i in range(0, len(images), chunk):
+        part = images[i : i + chunk].to(parameter.device)
+        x = data.preprocess(part, model.input_size, model.mean, model.std).to(parameter.dtype)
+        with torch.no_grad():
+            chosen = as_targets(targets[i : i + chunk] if given else targets, model(x))
+        yield x, chosen
+
+
+def explain(
+    model: nn.Module, images: torch.Tensor, targets: Targets = None,
+    method: str = "gradcam", chunk: int | None = None, **options: Any,
+) -> torch.Tensor:  # fmt: skip
+    """A heatmap for each image: uint8 (B, 3, h, w) -> float32 (B, h, w) on the CPU.
+
+    targets: a class for all, (B,) classes, or None for the predicted ones. method: a name in
+    METHODS, options: that method's. chunk: images at once; less needs less memory and changes
+    nothing else. Values are in the method's own unit, not rescaled. Runs in eval mode, also
+    inside torch.no_grad and on frozen models; leaves modes, parameters and gradients as they
+    were. Raises ValueError for anything unknown and for a method that does not fit the model.
+    """
+    if method not in METHODS:
+        raise ValueError(f"There is no method {method!r}: use one of {', '.join(METHODS)}.")
+    how = METHODS[method]
+    unknown = sorted(options.keys() - how.options.keys())
+    if unknown:
+        raise ValueError(f"{method} has no option {unknown[0]!r}: it has {', '.join(how.options) or 'none'}.")
+    if kind(model) not in how.works_on:
+        fits = ", ".join(name for name, other in METHODS.items() if kind(model) in other.works_on)
+        raise ValueError(f"{method} does not work on a {kind(model).upper()}: use one of {fits}.")
+    chunk = how.chunk if chunk is None else chunk
+    options = {**how.options, **options} | (dict(batch=chunk) if how.repeats else {})
+    with evaluating(model), torch.enable_grad():
+        batches = _batches(model, images, targets, chunk)
+        maps = [_resize(how.run(model, x, chosen, **options), images.shape[-2:]) for x, chosen in batches]
+    return torch.cat(maps)
+
+
+def integrated_gradients(
+    model: nn.Module, images: torch.Tensor, targets: Targets = None,
+    steps: int | None = None, baseline: str = "black", chunk: int = 32,
+) -> IGResult:  # fmt: skip
+    """Integrated Gradients (Sundararajan et al. 2017, section 3) with its completeness error.
+
+    images: uint8 (B, 3, h, w). steps=None starts at 32 and doubles, up to 512, for the images
+    whose error exceeds 0.5 % of F(x) - F(x'); a number fixes it. chunk bounds both the images
+    and the interpolated copies held at once. Sums are over the model's input resolution,
+    before maps are resized to (h, w). Raises ValueError as explain() does.
+    """
+    found = []
+    with evaluating(model), torch.enable_grad():
+        for x, chosen in _batches(model, images, targets, chunk):
+            heat, *numbers = attributions.path_integral(model, x, chosen, steps, baseline, batch=chunk)
+            found.append([_resize(heat, images.shape[-2:]), *(value.cpu() for value in numbers)])
+    return IGResult(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+
+def blur_region(
+    images: torch.Tensor, box: tuple[int, int, int, int], sigma: float | None = None
+) -> torch.Tensor:
+    """uint8 (B, 3, h, w) with (top, left, bottom, right) blurred, end exclusive; a copy.
+
+    sigma in pixels, by default a tenth of the width: little but the mean colour stays. Raises
+    ValueError if the box is empty or leaves the picture.
+    """
+    top, left, bottom, right = box
+    if not (0 <= top < bottom <= images.shape[-2] and 0 <= left < right <= images.shape[-1]):
+        raise ValueError(f"Box {box} does not lie in an image of {tuple(images.shape[-2:])} (rows, columns).")
+    changed = images.clone()
+    changed[..., top:bottom, left:right] = data.blur(images, sigma or images.shape[-1] / 10)[
+        ..., top:bottom, left:right
+    ]
+    return changed

@@ -1,0 +1,206 @@
+"""Layer-wise relevance propagation: from one logit back to tokens or pixels.
+
+Vision Transformers follow Chefer, Gur & Wolf, "Transformer Interpretability Beyond Attention
+Visualization" (CVPR 2021, section 3). ResNets have rules of their own, in lrp_resnet.
+
+A rule takes the inputs of an operation and the relevance of its output, and gives the
+relevance of the inputs. Operations without a rule here (layer norm, GELU, softmax,
+dropout) pass relevance on unchanged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from timm.layers.attention import Attention
+from timm.layers.mlp import Mlp
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import nn
+
+from .attention import Targets, as_targets, cls_row, evaluating
+from .lrp_resnet import REMEDY, resnet_relevance
+
+__all__ = [
+    "RelevanceTrace", "linear_rule", "matmul_rule", "relevance", "relevance_rollout",
+    "resnet_relevance", "sum_rule", "transformer_attribution",
+]  # fmt: skip
+
+EPS = 1e-12  # keeps quotients finite; the published 1e-9 would lose 3e-9 of the relevance in 3 blocks
+EPS_SUM = 1e-9  # as published: where residual sums nearly cancel, its size shows in the result
+
+
+@dataclass(frozen=True)
+class RelevanceTrace:
+    """What relevance() found. L counts blocks from start_layer on, T tokens with CLS first."""
+
+    attn_cam: torch.Tensor  # (B, L, heads, T, T) relevance of the attention weights
+    attn_grad: torch.Tensor  # (B, L, heads, T, T) d logit / d attention weights
+    block_sums: torch.Tensor  # (B, L) summed relevance at each block's input; 1 is conserved
+    tokens: torch.Tensor  # (B, T, D) relevance of the first block's input
+    targets: torch.Tensor  # (B,) explained classes
+
+
+# ---------------------------------------------------------------- rules for transformers
+
+
+def _ratio(a: torch.Tensor, b: torch.Tensor, eps: float = EPS) -> torch.Tensor:
+    """a / (b + eps), and 0 where b is 0."""
+    shifted = b + eps
+    return torch.where((b == 0) | (shifted == 0), 0, a / shifted)
+
+
+def linear_rule(weight: torch.Tensor, x: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+    """Positive contributions only (alpha 1, beta 0), bias left out; x (..., in), r (..., out)."""
+    x_pos, x_neg, w_pos, w_neg = x.clamp(min=0), x.clamp(max=0), weight.clamp(min=0), weight.clamp(max=0)
+    s = _ratio(r, x_pos @ w_pos.T + x_neg @ w_neg.T)
+    return x_pos * (s @ w_pos) + x_neg * (s @ w_neg)
+
+
+def matmul_rule(a: torch.Tensor, b: torch.Tensor, r: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Half of r to each factor of a @ b, in proportion to its part in each product."""
+    s = _ratio(r, a @ b)
+    return a * (s @ b.transpose(-2, -1)) / 2, b * (a.transpose(-2, -1) @ s) / 2
+
+
+def sum_rule(a: torch.Tensor, b: torch.Tensor, r: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Split r in proportion to a and b, then rescale each part so that nothing explodes.
+
+    Where a + b nearly cancels, both parts are huge with opposite signs; the rescaling (section
+    3.2) keeps the sum of r. Sums are per sample, so batches give what single images give.
+    """
+    s = _ratio(r, a + b, EPS_SUM)
+    parts = a * s, b * s
+    sums = [part.sum((1, 2), keepdim=True) for part in parts]
+    size = sums[0].abs() + sums[1].abs()
+    share = torch.where(size == 0, 0, r.sum((1, 2), keepdim=True) / size)
+    return parts[0] * share * sums[0].sign(), parts[1] * share * sums[1].sign()
+
+
+# ---------------------------------------------------------------- Vision Transformer
+
+Saved = tuple[torch.Tensor, ...]
+PARTS = dict.fromkeys(("ls1", "ls2", "attn.q_norm", "attn.k_norm", "attn.norm", "mlp.norm"), nn.Identity)
+PARTS |= dict.fromkeys(("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"), nn.Linear)
+PARTS |= {"attn": Attention, "mlp": Mlp}
+
+
+def _check_vit(model: nn.Module) -> None:
+    """ValueError, naming the part, for anything that the rules above do not cover."""
+    if type(model) is not VisionTransformer:
+        raise ValueError(f"Relevance for {type(model).__name__} is not known: {REMEDY}.")
+    odd = [f"{model.global_pool!r} pooling"] * (model.global_pool != "token")
+    odd += ["register tokens or no CLS token"] * (model.num_prefix_tokens != 1)
+    odd += ["a norm before its blocks"] * (not isinstance(model.norm_pre, nn.Identity))
+    odd += ["a head that is not one linear layer"] * (type(model.head) is not nn.Linear)
+    odd += [type(b).__name__ for b in model.blocks if type(b) is not Block]
+    for block in [] if odd else model.blocks:
+        odd += ["gated attention"] * (getattr(block.attn, "gate", None) is not None)
+        for name, part in block.named_modules():
+            odd += [f"{type(part).__name__} as {name}"] * (type(part) is not PARTS.get(name, type(part)))
+    if odd:
+        raise ValueError(f"This VisionTransformer has {odd[0]}, for which relevance has no rule: {REMEDY}.")
+
+
+def _block_forward(block: Block, x: torch.Tensor) -> tuple[torch.Tensor, Saved]:
+    """Block output (B, T, D) and every tensor that its relevance needs, attention written out."""
+    attn, mlp = block.attn, block.mlp
+    normed = block.norm1(x)
+    q, k, v = attn.qkv(normed).unflatten(-1, (3, attn.num_heads, attn.head_dim)).permute(2, 0, 3, 1, 4)
+    weights = (q * attn.scale @ k.transpose(-2, -1)).softmax(-1)
+    joined = (weights @ v).transpose(1, 2).flatten(2)
+    attended = attn.proj(joined)
+    middle = x + attended
+    normed2 = block.norm2(middle)
+    hidden = mlp.act(mlp.fc1(normed2))
+    added = mlp.fc2(hidden)
+    return middle + added, (x, normed, q, k, v, weights, joined, attended, middle, normed2, hidden, added)
+
+
+def _block_relevance(block: Block, saved: Saved, r: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Relevance (B, T, D) of the block's output -> that of its input, and attn_cam (B, H, T, T)."""
+    x, normed, q, k, v, weights, joined, attended, middle, normed2, hidden, added = (
+        t.detach() for t in saved
+    )
+    attn, mlp = block.attn, block.mlp
+    past, through = sum_rule(middle, added, r)
+    through = linear_rule(mlp.fc2.weight, hidden, through)
+    r = past + linear_rule(mlp.fc1.weight, normed2, through)
+
+    past, through = sum_rule(x, attended, r)
+    through = linear_rule(attn.proj.weight, joined, through)
+    heads = through.unflatten(-1, (attn.num_heads, attn.head_dim)).transpose(1, 2)
+    cam, r_v = matmul_rule(weights, v, heads)
+    r_q, r_k = matmul_rule(q, k.transpose(-2, -1), cam)  # the scale is left out
+    r_qkv = torch.stack([r_q, r_k.transpose(-2, -1), r_v]).permute(1, 3, 0, 2, 4).flatten(2)
+    return past + linear_rule(attn.qkv.weight, normed, r_qkv), cam
+
+
+def relevance(
+    model: nn.Module, x: torch.Tensor, targets: Targets = None, start_layer: int = 0
+) -> RelevanceTrace:
+    """Propagate relevance 1 at the target's logit down to block `start_layer`.
+
+    x: (B, 3, H, W), normalised, on the model's device. One forward pass with attention written
+    out, one backward pass for its gradients, one pass of rules. Works under torch.no_grad and
+    on frozen models; leaves no gradient behind. Raises ValueError, naming the part, for models
+    that are not a standard timm VisionTransformer with a CLS token.
+    """
+    _check_vit(model)
+    if not 0 <= start_layer < len(model.blocks):
+        raise ValueError(
+            f"start_layer {start_layer} is not among the model's blocks 0..{len(model.blocks) - 1}."
+        )
+    with evaluating(model):
+        with torch.no_grad():
+            tokens = model._pos_embed(model.patch_embed(x))
+            tokens = model.blocks[:start_layer](tokens)
+        blocks = model.blocks[start_layer:]
+        with torch.enable_grad():
+            tokens = tokens.detach().requires_grad_()  # so that frozen models have a graph too
+            tape = []
+            for block in blocks:
+                tokens, saved = _block_forward(block, tokens)
+                tape.append(saved)
+            features = model.norm(tokens)[:, 0]
+            logits = model.head(model.fc_norm(features))
+            chosen = as_targets(targets, logits)
+            logit = logits.gather(1, chosen[:, None]).sum()
+            grads = torch.autograd.grad(logit, [saved[5] for saved in tape])
+
+        with torch.no_grad():
+            r = torch.zeros_like(tokens)
+            start = F.one_hot(chosen, logits.shape[1]).to(logits.dtype)
+            r[:, 0] = linear_rule(model.head.weight, model.fc_norm(features), start)
+            cams, sums = [], []
+            for block in reversed(blocks):
+                r, cam = _block_relevance(block, tape.pop(), r)
+                cams.insert(0, cam)
+                sums.insert(0, r.sum((1, 2)))
+    return RelevanceTrace(torch.stack(cams, 1), torch.stack(grads, 1), torch.stack(sums, 1), r, chosen)
+
+
+def _with_identity(maps: torch.Tensor) -> torch.Tensor:
+    """Positive part, mean over heads, plus I: (B, L, heads, T, T) -> (B, L, T, T)."""
+    mean = maps.clamp(min=0).mean(2)
+    return mean + torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
+
+
+def transformer_attribution(
+    model: nn.Module, x: torch.Tensor, targets: Targets = None, start_layer: int = 0
+) -> torch.Tensor:
+    """Transformer attribution (Chefer et al. 2021, section 3.3): (B, 3, H, W) -> (B, patches).
+
+    The blocks' head means of (gradient x relevance)+ plus I, multiplied from the last to
+    start_layer; the CLS row without the CLS column. Values >= 0. Raises as relevance() does.
+    """
+    trace = relevance(model, x, targets, start_layer)
+    return cls_row(_with_identity(trace.attn_grad * trace.attn_cam))
+
+
+def relevance_rollout(
+    model: nn.Module, x: torch.Tensor, targets: Targets = None, start_layer: int = 0
+) -> torch.Tensor:
+    """The same without gradients: rollout of the attention's positive relevance, (B, patches)."""
+    return cls_row(_with_identity(relevance(model, x, targets, start_layer).attn_cam))
