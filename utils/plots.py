@@ -1,0 +1,370 @@
+"""Pictures. Every function returns the Figure; none of them computes a result.
+
+Colours: viridis for maps without sign, RdBu_r centred at zero for maps with one; both can be read by
+colour-blind readers and in grey.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+import torch
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+UNSIGNED, SIGNED = "viridis", "RdBu_r"
+PALETTE = "colorblind"
+
+
+def use_style() -> None:
+    """The course's one style; called at the top of each notebook."""
+    sns.set_theme(context="notebook", style="whitegrid", palette=PALETTE, font_scale=0.85)
+    plt.rcParams.update(
+        {
+            "figure.constrained_layout.use": True,
+            "figure.dpi": 80,
+            "savefig.dpi": 150,
+            "axes.titlesize": "medium",
+            "image.interpolation": "nearest",
+        }
+    )
+
+
+def to_rgb(image: torch.Tensor) -> np.ndarray:
+    """uint8 (3, H, W) -> float (H, W, 3) in 0..1."""
+    return image.permute(1, 2, 0).numpy() / 255
+
+
+def scaled(heatmap: torch.Tensor, signed: bool, limit: float | None = None) -> np.ndarray:
+    """A map (H, W) in -1..1 (signed) or 0..1: divided by `limit`, else by its own largest magnitude.
+
+    The largest magnitude is the 99.5th percentile, so that one hot pixel does not hide the rest.
+    """
+    values = heatmap.numpy().astype(float)
+    if not signed:
+        values = values.clip(min=0)
+    limit = limit or float(np.percentile(np.abs(values), 99.5)) or float(np.abs(values).max()) or 1.0
+    return (values / limit).clip(-1, 1)
+
+
+def overlay(
+    image: torch.Tensor,
+    heatmap: torch.Tensor,
+    signed: bool = False,
+    strength: float = 0.75,
+    limit: float | None = None,
+) -> np.ndarray:
+    """The map painted over a grey image (H, W, 3); opacity follows the map's magnitude."""
+    values = scaled(heatmap, signed, limit)
+    colour = colormaps[SIGNED if signed else UNSIGNED]((values + 1) / 2 if signed else values)[..., :3]
+    grey = to_rgb(image).mean(-1, keepdims=True).repeat(3, -1)
+    alpha = strength * np.abs(values)[..., None] ** 0.5
+    return (1 - alpha) * grey + alpha * colour
+
+
+def _picture(ax: Axes, picture: np.ndarray, title: str = "", **options: object) -> None:
+    ax.imshow(picture, **options)
+    ax.set(xticks=[], yticks=[])
+    ax.set_title(title, fontsize=8, pad=3)
+    for side in ax.spines.values():
+        side.set_visible(False)
+
+
+def _heat(ax: Axes, heatmap: torch.Tensor, signed: bool, title: str = "", limit: float | None = None) -> None:
+    _picture(
+        ax,
+        scaled(heatmap, signed, limit),
+        title,
+        cmap=SIGNED if signed else UNSIGNED,
+        vmin=-1 if signed else 0,
+        vmax=1,
+    )
+
+
+def _bars(
+    ax: Axes, probabilities: torch.Tensor, classes: Sequence[str], target: int | None, k: int = 4
+) -> None:
+    """The k most probable classes as bars; the explained one in the accent colour."""
+    top = probabilities.argsort(descending=True)[:k].tolist()
+    colours = ["C1" if c == target else "0.7" for c in top]
+    ax.barh(range(len(top)), probabilities[top].tolist(), color=colours)
+    for row, c in enumerate(top):
+        ax.text(0.02, row, f"{classes[c]} {probabilities[c]:.0%}", va="center", fontsize=7)
+    ax.set(xlim=(0, 1), xticks=[], yticks=[])
+    ax.invert_yaxis()
+    ax.grid(False)
+    sns.despine(ax=ax, left=True, bottom=True)
+
+
+# ---------------------------------------------------------------- data
+
+
+def plot_images(
+    images: torch.Tensor, titles: Sequence[str], columns: int = 10, suptitle: str = "", side: float = 1.1
+) -> Figure:
+    """A contact sheet of uint8 images (N, 3, H, W)."""
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(side * columns, (side + 0.2) * rows), squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, image, title in zip(axes.flat, images, titles, strict=False):
+        ax.axis("on")
+        _picture(ax, to_rgb(image), title)
+    figure.suptitle(suptitle)
+    return figure
+
+
+def plot_counts(counts: Mapping[str, Mapping[str, int]], title: str) -> Figure:
+    """Class counts {split: {class: images}}, one panel for each split."""
+    figure, axes = plt.subplots(1, len(counts), figsize=(3.6 * len(counts), 3), sharey=True, squeeze=False)
+    for ax, (split, numbers) in zip(axes.flat, counts.items(), strict=True):
+        ax.barh(list(numbers), list(numbers.values()), color="C0")
+        ax.bar_label(ax.containers[0], fontsize=7, padding=2)
+        ax.set(
+            title=f"{split}: {sum(numbers.values()):,} images",
+            xlabel="images",
+            xlim=(0, 1.15 * max(numbers.values())),
+        )
+    axes.flat[0].invert_yaxis()
+    figure.suptitle(title)
+    return figure
+
+
+# ---------------------------------------------------------------- training and evaluation
+
+
+def plot_history(histories: Mapping[str, object], title: str) -> Figure:
+    """Loss and accuracy of each batch (faint), their running mean, epoch marks and validation.
+
+    histories: {name: train.History}; several runs share the axes.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.4))
+    for colour, (name, history) in enumerate(histories.items()):
+        per_epoch = history.steps_per_epoch
+        for ax, values, checks in (
+            (axes[0], history.loss, history.val_loss),
+            (axes[1], history.accuracy, history.val_accuracy),
+        ):
+            window = max(1, min(25, len(values) // 4))
+            smooth = np.convolve(values, np.ones(window) / window, "valid")
+            epochs = np.arange(1, len(values) + 1) / per_epoch
+            ax.plot(epochs, values, color=f"C{colour}", alpha=0.18, lw=0.7)
+            ax.plot(epochs[window - 1 :], smooth, color=f"C{colour}", label=f"{name}, training batches")
+            ax.plot(
+                np.arange(1, len(checks) + 1),
+                checks,
+                "o--",
+                color=f"C{colour}",
+                ms=5,
+                mec="k",
+                label=f"{name}, validation",
+            )
+    for ax, label in zip(axes, ("loss (cross-entropy)", "accuracy"), strict=True):
+        ax.set(xlabel="epoch", ylabel=label)
+        longest = max(len(h.val_loss) for h in histories.values())
+        ax.set_xticks(np.unique(np.linspace(0, longest, min(longest, 10) + 1).round()))
+    axes[1].set_ylim(0, 1.02)
+    axes[1].legend(fontsize=7, loc="lower right")
+    figure.suptitle(title)
+    return figure
+
+
+def plot_confusion(counts: Mapping[str, np.ndarray], classes: Sequence[str], title: str) -> Figure:
+    """Confusion matrices {model: (C, C) counts}; colour is the share of the true class (row)."""
+    figure, axes = plt.subplots(1, len(counts), figsize=(5.2 * len(counts), 4.6), squeeze=False)
+    for ax, (name, matrix) in zip(axes.flat, counts.items(), strict=True):
+        share = matrix / matrix.sum(1, keepdims=True).clip(min=1)
+        sns.heatmap(share, annot=matrix, fmt="d", cmap="viridis", vmin=0, vmax=1, ax=ax, square=True,
+                    xticklabels=classes, yticklabels=classes, annot_kws={"size": 7}, cbar_kws={"label": "share of the true class", "shrink": 0.7})  # fmt: skip
+        ax.set(title=name, xlabel="predicted", ylabel="true")
+    figure.suptitle(title)
+    return figure
+
+
+def plot_class_accuracy(accuracy: Mapping[str, np.ndarray], classes: Sequence[str], title: str) -> Figure:
+    """Accuracy by class {model: (C,)}, sorted by the models' mean, as paired dots."""
+    figure, ax = plt.subplots(figsize=(7, 3.6))
+    order = np.argsort(np.mean(list(accuracy.values()), 0))
+    for (name, values), marker in zip(accuracy.items(), "osD^", strict=False):
+        ax.plot(values[order], range(len(order)), marker, ms=7, label=name)
+    ax.set(
+        yticks=range(len(order)),
+        yticklabels=[classes[i] for i in order],
+        xlabel="share of the class's test images recognised",
+    )
+    ax.legend(loc="lower right")
+    ax.set_title(title)
+    return figure
+
+
+def plot_reliability(tables: Mapping[str, tuple], title: str) -> Figure:
+    """Accuracy against confidence {model: evaluate.reliability(...)}; the diagonal is honest."""
+    figure, ax = plt.subplots(figsize=(4.4, 4))
+    ax.plot([0, 1], [0, 1], "--", color="0.5", label="perfectly calibrated")
+    for name, (confidence, accuracy, share, error) in tables.items():
+        (line,) = ax.plot(confidence, accuracy, "-", label=f"{name} (error {error:.3f})")
+        ax.scatter(confidence, accuracy, s=20 + 400 * share, color=line.get_color(), alpha=0.6)
+    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02), title=title)
+    ax.legend(fontsize=7, loc="upper left")
+    return figure
+
+
+def plot_metrics(
+    table: Mapping[str, Mapping[str, float]],
+    limits: Mapping[str, Mapping[str, tuple[float, float]]],
+    title: str,
+) -> Figure:
+    """Metrics {model: {metric: value}} as dots with their 95 % intervals."""
+    figure, ax = plt.subplots(figsize=(7.5, 3.2))
+    names = list(next(iter(limits.values())))
+    for k, (model, values) in enumerate(table.items()):
+        x = np.arange(len(names)) + 0.18 * (k - (len(table) - 1) / 2)
+        y = np.array([values[n] for n in names])
+        low, high = np.array([limits[model][n] for n in names]).T
+        ax.errorbar(
+            x, y, [np.maximum(y - low, 0), np.maximum(high - y, 0)], fmt="osD^"[k % 4], capsize=3, label=model
+        )
+    ax.set(xticks=range(len(names)), xticklabels=names, title=title)
+    ax.legend(fontsize=8, loc="best")
+    return figure
+
+
+# ---------------------------------------------------------------- explanations
+
+
+def plot_explanations(
+    images: torch.Tensor,
+    heatmaps: torch.Tensor,
+    titles: Sequence[str],
+    probabilities: torch.Tensor,
+    classes: Sequence[str],
+    signed: bool = False,
+    targets: Sequence[int] | None = None,
+    blocks: int = 2,
+    suptitle: str = "",
+) -> Figure:
+    """Original | map | overlay | most probable classes for each image, `blocks` images a row.
+
+    images uint8 (N, 3, H, W), heatmaps (N, H, W), probabilities (N, C). The explained class
+    (targets, else the most probable one) is the coloured bar. Each map is scaled by itself.
+    """
+    rows = -(-len(images) // blocks)
+    figure, axes = plt.subplots(rows, 4 * blocks, figsize=(4.9 * blocks, 1.25 * rows + 0.4), squeeze=False)
+    for ax in axes.flat[4 * len(images) :]:
+        ax.axis("off")
+    for i, image in enumerate(images):
+        original, heat, both, bars = axes.flat[4 * i : 4 * i + 4]
+        _picture(original, to_rgb(image), titles[i])
+        _heat(heat, heatmaps[i], signed, "map")
+        _picture(both, overlay(image, heatmaps[i], signed), "overlay")
+        target = int(probabilities[i].argmax()) if targets is None else int(targets[i])
+        _bars(bars, probabilities[i], classes, target)
+    figure.suptitle(suptitle)
+    return figure
+
+
+def plot_map_grid(
+    images: torch.Tensor,
+    columns: Mapping[str, torch.Tensor],
+    titles: Sequence[str],
+    signed: Sequence[str] = (),
+    overlays: bool = True,
+    shared: bool = False,
+    suptitle: str = "",
+    side: float = 1.3,
+) -> Figure:
+    """A row for each image, a column for each kind of map {name: (N, H, W)}, the image first.
+
+    signed: names of the columns with a sign. overlays paints the maps on the image; otherwise the
+    bare map is shown. shared gives the maps of one row the same limits.
+    """
+    figure, axes = plt.subplots(
+        len(images),
+        len(columns) + 1,
+        figsize=(side * (len(columns) + 1), (side + 0.15) * len(images) + 0.3),
+        squeeze=False,
+    )
+    for row, image in enumerate(images):
+        _picture(axes[row, 0], to_rgb(image), titles[row])
+        limit = (
+            max(float(np.percentile(maps[row].abs(), 99.5)) for maps in columns.values()) if shared else None
+        )
+        for ax, (name, maps) in zip(axes[row, 1:], columns.items(), strict=True):
+            title = name if row == 0 else ""
+            if overlays:
+                _picture(ax, overlay(image, maps[row], name in signed, limit=limit), title)
+            else:
+                _heat(ax, maps[row], name in signed, title, limit)
+    figure.suptitle(suptitle)
+    return figure
+
+
+def plot_effect(
+    before: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    after: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    classes: Sequence[str],
+    target: int,
+    signed: bool = False,
+    labels: tuple[str, str] = ("before", "after"),
+    suptitle: str = "",
+) -> Figure:
+    """Image, map and probabilities before and after a change to the image.
+
+    before, after: (image uint8 (3, H, W), heatmap (H, W), probabilities (C,)). Both maps explain
+    `target` and share one scale, so that a map that fades is seen to fade.
+    """
+    figure, axes = plt.subplots(2, 4, figsize=(7, 3.6))
+    limit = max(float(np.percentile(m.abs(), 99.5)) for _, m, _ in (before, after))
+    for row, label, (image, heatmap, probabilities) in zip(axes, labels, (before, after), strict=True):
+        _picture(row[0], to_rgb(image), label)
+        _heat(row[1], heatmap, signed, f"map for {classes[target]}", limit)
+        _picture(row[2], overlay(image, heatmap, signed, limit=limit), "overlay")
+        _bars(row[3], probabilities, classes, target)
+    figure.suptitle(suptitle)
+    return figure
+
+
+def plot_lines(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    xlabel: str,
+    ylabel: str,
+    title: str,
+    logy: bool = False,
+    logx: bool = False,
+) -> Figure:
+    """Named curves {name: (x, y)} in one panel."""
+    figure, ax = plt.subplots(figsize=(6.4, 3.4))
+    for (name, (x, y)), marker in zip(lines.items(), "osD^vP*X" * 3, strict=False):
+        ax.plot(x, y, marker=marker, ms=4, label=name)
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    if logy:
+        ax.set_yscale("log")
+    if logx:
+        ax.set_xscale("log")
+    if len(lines) > 1:
+        ax.legend(fontsize=7)
+    return figure
+
+
+def plot_mosaic(panels: Mapping[str, torch.Tensor], label: str, title: str, limit: float = 1.0) -> Figure:
+    """Small signed maps {name: (rows, columns, h, w)}, each laid out where it belongs; one colour scale."""
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels) + 0.6, 4.4), squeeze=False)
+    for ax, (name, maps) in zip(axes.flat, panels.items(), strict=True):
+        rows, columns, h, w = maps.shape
+        gaps = np.pad(maps.numpy(), ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=np.nan)
+        _picture(
+            ax,
+            gaps.transpose(0, 2, 1, 3).reshape(rows * (h + 1), columns * (w + 1)),
+            name,
+            cmap=SIGNED,
+            vmin=-limit,
+            vmax=limit,
+        )
+        ax.grid(False)
+    figure.colorbar(axes.flat[0].images[0], ax=axes, label=label, shrink=0.8, extend="max")
+    figure.suptitle(title)
+    return figure

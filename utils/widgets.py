@@ -1,0 +1,53 @@
+"""Controls bound to pictures. Nothing is computed here: `draw` does, and static cells call it too."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+
+import ipywidgets as W
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+
+def png(figure: Figure, dpi: int = 80) -> bytes:
+    """The figure as PNG bytes; it is closed, so that a thousand slider steps cost no memory."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight")
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def control(name: str, values: range | Sequence) -> W.Widget:
+    """A slider for a range of numbers, a drop-down for anything else."""
+    title = name.replace("_", " ")
+    if isinstance(values, range):
+        return W.IntSlider(
+            values.start, values.start, values[-1], values.step,
+            description=title, continuous_update=False, style={"description_width": "initial"},
+        )  # fmt: skip
+    return W.Dropdown(options=list(values), description=title, style={"description_width": "initial"})
+
+
+def browse(draw: Callable[..., Figure], **controls: range | Sequence) -> W.VBox:
+    """A panel that calls draw(**values) and shows the Figure it returns.
+
+    controls: name -> range (slider) or sequence (drop-down). The label under the picture says what
+    is shown, or the one-sentence error if `draw` refused the values.
+    """
+    knobs = {name: control(name, values) for name, values in controls.items()}
+    picture = W.Image(format="png")
+    status = W.Label("")
+
+    def update(_: object = None) -> None:
+        values = {name: knob.value for name, knob in knobs.items()}
+        try:
+            picture.value = png(draw(**values))
+            status.value = "showing " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in values.items())
+        except (ValueError, RuntimeError) as error:
+            status.value = str(error)
+
+    for knob in knobs.values():
+        knob.observe(update, names="value")
+    update()
+    return W.VBox([W.HBox(list(knobs.values()), layout=W.Layout(flex_flow="row wrap")), picture, status])
