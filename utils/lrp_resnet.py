@@ -98,6 +98,9 @@ def resnet_relevance(model: nn.Module, x: torch.Tensor, targets: Targets = None)
         r = h * _pull(lambda t: t.mean((2, 3)), h, r)
         while tape:
             h, hidden, branch, shortcut, one, two, short = tape.pop()
+            # a part that nothing pushed up has nobody to hand relevance to: the other part takes it
+            branch = torch.where(two(hidden) > 0, branch, 0)
+            shortcut = shortcut if short is None else torch.where(short(h) > 0, shortcut, 0)
             s = r / _stable(branch + shortcut)
             r = hidden * _pull(two, hidden, branch * s)
             r = h * _pull(one, h, r)

@@ -52,7 +52,7 @@ _POOL = dict(
 PRETRAIN = {
     "resnet34_slim": Recipe(14, sizes=((3, 48), (8, 64), (3, 128)), **{**_POOL, "lr": 2e-2}),
     "vit_mini": Recipe(11, patch_drop=((9, 0.5), (2, 0.0)), **_POOL),
-    "alexnet_slim": Recipe(3, **_POOL),
+    "alexnet_slim": Recipe(3, **{**_POOL, "optimizer": "adamw", "lr": 1e-3}),
 }
 
 

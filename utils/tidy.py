@@ -32,7 +32,8 @@ def tidy(notebook: nbformat.NotebookNode, stem: str) -> None:
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     for index, cell in enumerate(notebook.cells):
         cell.id = f"cell-{stem[:2]}-{index:03d}"
-        cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k == "tags"})
+        kept = {k: v for k, v in cell.metadata.items() if k in ("tags", "jupyter")}  # solutions stay folded
+        cell.metadata = nbformat.from_dict(kept)
         if cell.cell_type == "code":
             cell.outputs = [tidied for output in cell.outputs if (tidied := _tidy_output(output)) is not None]
 

@@ -227,19 +227,25 @@ def _log(run_dir: Path, records: dict[str, torch.Tensor], epoch: int, steps: int
             writer.add_scalar(key.replace("_", "/"), records[key][epoch], (epoch + 1) * steps - 1)
 
 
-def run_dir(arch: str, chosen: Profile, source: str, weights: str = "auto") -> Path:
-    """Where a fine-tuning lives: runs/<profile>/<source>/<arch>, `-none` from random weights."""
+def run_dir(arch: str, chosen: Profile, source: str, weights: str = "auto", label: str = "") -> Path:
+    """Where a fine-tuning lives: runs/<profile>/<source>/<arch>, `-none` from random weights, `-<label>`."""
     place = "".join(c if c.isalnum() else "-" for c in source.lower()).strip("-")
-    return RUNS / chosen.name / place / (arch if weights == "auto" else f"{arch}-{Path(weights).stem}")
+    parts = [arch, "" if weights == "auto" else Path(weights).stem, label]
+    return RUNS / chosen.name / place / "-".join(part for part in parts if part)
 
 
 def finetuned(
-    arch: str, chosen: Profile | None = None, weights: str = "auto", recipe: Recipe | None = None
+    arch: str,
+    chosen: Profile | None = None,
+    weights: str = "auto",
+    recipe: Recipe | None = None,
+    label: str = "",
 ) -> nn.Module:
     """`arch` fine-tuned on the profile's training set: loaded if that was done, else trained now.
 
     The model is in eval mode on the profile's device and carries .history. weights: as in
-    models.build ("none" gives the comparison from random weights).
+    models.build ("none" gives the comparison from random weights). recipe: another than the
+    profile's; give it a label to keep both results.
     """
     chosen = chosen or profile()
     parts = data.splits(chosen)
@@ -247,7 +253,7 @@ def finetuned(
     recipe = replace(recipe or RECIPES[chosen.name, kind], seed=chosen.seed)
     seed_everything(chosen.seed)  # the new head's values
     model = models.build(arch, len(parts.train.classes), weights)
-    where = run_dir(arch, chosen, parts.train.source, weights)
+    where = run_dir(arch, chosen, parts.train.source, weights, label)
     model.history = fit(model, parts.train, parts.val, recipe, where)
     return model
 
@@ -281,7 +287,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     chosen = profile(asked.profile)
     for arch in (chosen.cnn, chosen.vit):
-        history = finetuned(arch, chosen, recipe=NAMED.get(asked.recipe)).history
+        history = finetuned(arch, chosen, recipe=NAMED.get(asked.recipe), label=asked.recipe or "").history
         print(
             f"{arch}: best validation accuracy {max(history.val_accuracy):.3f} after {history.seconds:.0f} s"
         )

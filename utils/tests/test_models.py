@@ -214,7 +214,10 @@ def test_course_weights_that_are_not_there(shelf):
 def test_the_shipped_cards_fit_their_files(card):
     facts = json.loads(card.read_text())
     assert hashlib.sha256((env.WEIGHTS / facts["file"]).read_bytes()).hexdigest() == facts["sha256"]
-    assert {"arch", "data", "recipe", "seed", "test_accuracy", "command"} <= facts.keys()
+    assert {"arch", "data", "seed", "minutes", "test_accuracy", "versions"} <= facts.keys()
+    assert facts["phases"] and all(
+        phase["command"].startswith("python -m utils.train pretrain") for phase in facts["phases"]
+    )
     if facts["pretraining"] == "supervised":
         assert models.build(facts["arch"], len(facts["classes"]), "course", keep_head=True)
 
