@@ -142,7 +142,7 @@ def plot_history(histories: Mapping[str, object], title: str) -> Figure:
 
     histories: {name: train.History}; several runs share the axes.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.4))
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6))
     for colour, (name, history) in enumerate(histories.items()):
         per_epoch = history.steps_per_epoch
         for ax, values, checks in (
@@ -168,7 +168,8 @@ def plot_history(histories: Mapping[str, object], title: str) -> Figure:
         longest = max(len(h.val_loss) for h in histories.values())
         ax.set_xticks(np.unique(np.linspace(0, longest, min(longest, 10) + 1).round()))
     axes[1].set_ylim(0, 1.02)
-    axes[1].legend(fontsize=7, loc="lower right")
+    lines, names = axes[0].get_legend_handles_labels()
+    figure.legend(lines, names, fontsize=7, loc="outside lower center", ncols=len(histories))
     figure.suptitle(title)
     return figure
 
