@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 STEM = re.compile(r"\d\d_[a-z0-9_]+")  # 05_gradcam, 05_layers: a notebook's number, lower-case words
 DPI = 150
-PREVIEW = 520  # pixels: width of a figure inside 13_report.ipynb, which has to stay under 1 MB
+PREVIEW = 280  # pixels: width of a figure inside 13_report.ipynb, which shows all and stays under 1 MB
 
 
 # ---------------------------------------------------------------- figures
@@ -78,8 +78,8 @@ def caption(file: str | Path) -> str:
         return getattr(picture, "text", {}).get("Description", "")
 
 
-def show_figure(file: str | Path) -> None:
-    """Show a saved figure with its caption in a notebook, as a small preview.
+def show_figure(file: str | Path, width: int = PREVIEW) -> None:
+    """Show a saved figure with its caption in a notebook, as a small preview `width` pixels wide.
 
     build_html puts the full-size file and a numbered caption in the preview's place.
     """
@@ -88,9 +88,9 @@ def show_figure(file: str | Path) -> None:
     file = Path(file)
     with Image.open(file) as picture:
         small = picture.convert("RGB")
-    small.thumbnail((PREVIEW, 2 * PREVIEW), Image.Resampling.LANCZOS)
+    small.thumbnail((width, 2 * width), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=60, optimize=True)
+    small.save(buffer, "JPEG", quality=50, optimize=True)
     words = caption(file)
     shown = {"image/jpeg": base64.b64encode(buffer.getvalue()).decode(), "text/plain": words}
     display(shown, raw=True, metadata={"figure": file.name})

@@ -286,8 +286,12 @@ def main(arguments: list[str] | None = None) -> None:
         print(json.dumps(pretrain(asked.arch, recipe, asked.teacher, asked.start), indent=1))
         return
     chosen = profile(asked.profile)
+    recipe = NAMED.get(asked.recipe)
+    if recipe and chosen.name != "full":
+        recipe = replace(recipe, epochs=1)
+        print(f"{asked.recipe} is shortened to one epoch: the profile {chosen.name} only exercises it.")
     for arch in (chosen.cnn, chosen.vit):
-        history = finetuned(arch, chosen, recipe=NAMED.get(asked.recipe), label=asked.recipe or "").history
+        history = finetuned(arch, chosen, recipe=recipe, label=asked.recipe or "").history
         print(
             f"{arch}: best validation accuracy {max(history.val_accuracy):.3f} after {history.seconds:.0f} s"
         )
