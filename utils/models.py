@@ -104,17 +104,21 @@ def new_head(model: nn.Module) -> None:
 
 
 def card(arch: str, variant: str = "supervised") -> dict:
-    """The JSON card of the course weights of `arch`; FileNotFoundError if there are none."""
+    """The JSON card of the course weights of `arch`; FileNotFoundError if there are none.
+
+    variant: "supervised", or a self-supervised objective such as "mae".
+    """
     file = WEIGHTS / f"{arch}.{variant}.json"
     if not file.exists():
+        there = [f"{f.stem.replace('.', ' with course:')}" for f in sorted(WEIGHTS.glob("*.json"))]
         raise FileNotFoundError(
-            f"There are no course weights {file.name} in {WEIGHTS.name}/: use weights='none' or one of {', '.join(COURSE)}."
+            f"There are no course weights {file.name} in {WEIGHTS.name}/: use weights='none' or {', '.join(there) or 'train some'}."
         )
     return json.loads(file.read_text())
 
 
-def _load_course(model: nn.Module, arch: str, keep_head: bool) -> str:
-    facts = card(arch)
+def _load_course(model: nn.Module, arch: str, keep_head: bool, variant: str) -> str:
+    facts = card(arch, variant)
     file = WEIGHTS / facts["file"]
     if hashlib.sha256(file.read_bytes()).hexdigest() != facts["sha256"]:
         raise ValueError(
@@ -124,6 +128,10 @@ def _load_course(model: nn.Module, arch: str, keep_head: bool) -> str:
         name: tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in load_file(file).items()
     }
+    if keep_head and facts["pretraining"] != "supervised":
+        raise ValueError(
+            f"{file.name} was trained without labels and has no head to keep: build it with keep_head=False."
+        )
     if not keep_head:
         own = {id(p): name for name, p in model.named_parameters()}
         state |= {own[id(p)]: p for p in head(model).parameters()}
@@ -168,8 +176,8 @@ def load_state(model: nn.Module, file: str | Path, arch: str) -> None:
 def build(arch: str, num_classes: int, weights: str = "auto", keep_head: bool = False) -> nn.Module:
     """A model in eval mode with a fresh Xavier head, and a note of where its weights are from.
 
-    weights: "hub" (timm or torchvision, cached by them), "course" (utils/weights), "none", the
-    path of a .safetensors checkpoint (head included), or "auto": course weights for the slim
+    weights: "hub" (timm or torchvision, cached by them), "course" (utils/weights, supervised),
+    "course:mae" and the like (there, trained without labels: no head to keep), "none", the path of a .safetensors checkpoint (head included), or "auto": course weights for the slim
     models, hub weights for all others, said on one line. keep_head keeps the CIFAR-10
     head of the course weights. The model gets .arch, .provenance, .input_size (pixels),
     .mean and .std (RGB, for inputs in 0..1). Raises ValueError for an unknown arch or a
@@ -193,8 +201,8 @@ def build(arch: str, num_classes: int, weights: str = "auto", keep_head: bool = 
     new_head(model)
     if weights == "hub":
         model.provenance = f"hub weights {arch}"
-    elif weights == "course":
-        model.provenance = _load_course(model, arch, keep_head)
+    elif weights.split(":")[0] == "course":
+        model.provenance = _load_course(model, arch, keep_head, weights[7:] or "supervised")
     elif weights == "none":
         model.provenance = "random weights"
     else:

@@ -54,6 +54,10 @@ PRETRAIN = {
     "vit_mini": Recipe(11, patch_drop=((9, 0.5), (2, 0.0)), **_POOL),
     "alexnet_slim": Recipe(3, **{**_POOL, "optimizer": "adamw", "lr": 1e-3}),
 }
+SELFSUP = {  # without labels; the objectives bring their own augmentation
+    "mae": Recipe(20, "muon", 1e-2, 0.05, batch=128, schedule="onecycle"),
+    "contrast": Recipe(8, "muon", 1e-2, 0.05, batch=128, schedule="onecycle"),
+}
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:

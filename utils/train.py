@@ -24,7 +24,7 @@ from . import data, models
 from .checkpoint import State, save
 from .data import ImageSet
 from .env import RUNS, Profile, device, profile, seed_everything
-from .recipes import NAMED, PRETRAIN, RECIPES, Recipe, learning_rate, phase
+from .recipes import NAMED, PRETRAIN, RECIPES, SELFSUP, Recipe, learning_rate, phase
 
 __all__ = [
     "NAMED",
@@ -230,7 +230,7 @@ def _log(run_dir: Path, records: dict[str, torch.Tensor], epoch: int, steps: int
 def run_dir(arch: str, chosen: Profile, source: str, weights: str = "auto", label: str = "") -> Path:
     """Where a fine-tuning lives: runs/<profile>/<source>/<arch>, `-none` from random weights, `-<label>`."""
     place = "".join(c if c.isalnum() else "-" for c in source.lower()).strip("-")
-    parts = [arch, "" if weights == "auto" else Path(weights).stem, label]
+    parts = [arch, "" if weights == "auto" else Path(weights).stem.replace(":", "-"), label]
     return RUNS / chosen.name / place / "-".join(part for part in parts if part)
 
 
@@ -267,6 +267,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--recipe", choices=sorted(NAMED), help="finetune: one of the published full-data recipes"
     )
+    parser.add_argument(
+        "--objective",
+        choices=["supervised", *SELFSUP],
+        default="supervised",
+        help="pretrain vit_mini: without labels",
+    )
     parser.add_argument("--teacher", help="pretrain: course architecture to learn from")
     parser.add_argument("--epochs", type=int, help="pretrain: other number of epochs")
     parser.add_argument("--lr", type=float, help="pretrain: other learning rate")
@@ -277,10 +283,16 @@ def main(arguments: list[str] | None = None) -> None:
     if asked.task == "pretrain":
         if asked.arch not in PRETRAIN:
             parser.error(f"pretrain knows {', '.join(PRETRAIN)}, not {asked.arch!r}")
-        from .pretrain import pretrain
+        from .pretrain import pretrain, pretrain_without_labels
 
-        recipe = PRETRAIN[asked.arch]
+        selfsup = SELFSUP.get(asked.objective)
+        recipe = selfsup or PRETRAIN[asked.arch]
         recipe = replace(recipe, epochs=asked.epochs or recipe.epochs, lr=asked.lr or recipe.lr)
+        if selfsup:
+            if asked.arch != "vit_mini" or asked.teacher or asked.start != "none":
+                parser.error(f"--objective {asked.objective} is for vit_mini, without --teacher or --start")
+            print(json.dumps(pretrain_without_labels(asked.arch, recipe, asked.objective), indent=1))
+            return
         if asked.start != "none":  # the first phases are for young networks
             recipe = replace(recipe, sizes=(), patch_drop=())
         print(json.dumps(pretrain(asked.arch, recipe, asked.teacher, asked.start), indent=1))
