@@ -128,7 +128,7 @@ def _load_course(model: nn.Module, arch: str, keep_head: bool, variant: str) -> 
         name: tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in load_file(file).items()
     }
-    if keep_head and facts["pretraining"] != "supervised":
+    if keep_head and variant != "supervised":
         raise ValueError(
             f"{file.name} was trained without labels and has no head to keep: build it with keep_head=False."
         )
@@ -201,8 +201,8 @@ def build(arch: str, num_classes: int, weights: str = "auto", keep_head: bool = 
     new_head(model)
     if weights == "hub":
         model.provenance = f"hub weights {arch}"
-    elif weights.split(":")[0] == "course":
-        model.provenance = _load_course(model, arch, keep_head, weights[7:] or "supervised")
+    elif str(weights).partition(":")[0] == "course":
+        model.provenance = _load_course(model, arch, keep_head, str(weights)[7:] or "supervised")
     elif weights == "none":
         model.provenance = "random weights"
     else:

@@ -56,7 +56,7 @@ PRETRAIN = {
 }
 SELFSUP = {  # without labels; the objectives bring their own augmentation
     "mae": Recipe(20, "muon", 1e-2, 0.05, batch=128, schedule="onecycle"),
-    "contrast": Recipe(8, "muon", 1e-2, 0.05, batch=128, schedule="onecycle"),
+    "contrast": Recipe(6, "muon", 1e-2, 0.05, batch=128, schedule="onecycle"),
 }
 
 
