@@ -11,7 +11,7 @@ from captum.attr import IntegratedGradients
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from . import attention, data, lrp
+from . import attention, data, lrp, vit
 
 BASELINES = ("black", "mean", "blur")
 TOLERANCE = 0.005  # completeness error, as a share of F(x) - F(x'), that asks for no more steps
@@ -131,8 +131,8 @@ def relevance(model: nn.Module, x: torch.Tensor, targets: torch.Tensor, start_la
 
 def rollout(model: nn.Module, x: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """The same for every target: rollout does not look at the class."""
-    heat = attention.rollout(attention.maps(model, x, rows="all"))
-    return heat[:, 1 - model.num_prefix_tokens or None :].unflatten(1, model.patch_embed.grid_size)
+    heat = attention.rollout(attention.maps(model, x, rows="all"), vit.tokens(model))
+    return heat.unflatten(1, model.patch_embed.grid_size)
 
 
 def _baseline(x: torch.Tensor, model: nn.Module, name: str) -> torch.Tensor:

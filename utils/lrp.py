@@ -14,13 +14,16 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from timm.layers import GELU, GELUTanh, LayerNorm, LayerScale, QuickGELU, RmsNorm
 from timm.layers.attention import Attention
 from timm.layers.mlp import Mlp
+from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
-from .attention import Targets, as_targets, cls_row, evaluating
-from .lrp_resnet import REMEDY, resnet_relevance
+from . import vit
+from .attention import Targets, as_targets, evaluating, plus_identity, read_row
+from .lrp_resnet import resnet_relevance
 
 __all__ = [
     "RelevanceTrace", "linear_rule", "matmul_rule", "relevance", "relevance_rollout",
@@ -33,7 +36,7 @@ EPS_SUM = 1e-9  # as published: where residual sums nearly cancel, its size show
 
 @dataclass(frozen=True)
 class RelevanceTrace:
-    """What relevance() found. L counts blocks from start_layer on, T tokens with CLS first."""
+    """What relevance() found. L counts blocks from start_layer on, T tokens, the special ones first."""
 
     attn_cam: torch.Tensor  # (B, L, heads, T, T) relevance of the attention weights
     attn_grad: torch.Tensor  # (B, L, heads, T, T) d logit / d attention weights
@@ -78,29 +81,44 @@ def sum_rule(a: torch.Tensor, b: torch.Tensor, r: torch.Tensor) -> tuple[torch.T
     return parts[0] * share * sums[0].sign(), parts[1] * share * sums[1].sign()
 
 
+def mean_rule(x: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+    """Mean over tokens: x (B, N, D), r (B, D) -> (B, N, D).
+
+    In proportion to the values of the mean's own sign: those that pushed it where it is.
+    """
+    pushing = torch.where(x.sign() == x.mean(1, keepdim=True).sign(), x, 0)
+    return pushing * _ratio(r, pushing.sum(1))[:, None]
+
+
 # ---------------------------------------------------------------- Vision Transformer
 
 Saved = tuple[torch.Tensor, ...]
-PARTS = dict.fromkeys(("ls1", "ls2", "attn.q_norm", "attn.k_norm", "attn.norm", "mlp.norm"), nn.Identity)
-PARTS |= dict.fromkeys(("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"), nn.Linear)
-PARTS |= {"attn": Attention, "mlp": Mlp}
+NORMS = (nn.LayerNorm, LayerNorm, RmsNorm, nn.Identity)
+PARTS: dict[str, tuple[type[nn.Module], ...]] = {
+    "": (Block,), "attn": (Attention,), "mlp": (Mlp,), "mlp.act": (nn.GELU, GELU, GELUTanh, QuickGELU, nn.ReLU),
+    **dict.fromkeys(("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"), (nn.Linear,)),
+    **dict.fromkeys(("norm1", "norm2", "attn.q_norm", "attn.k_norm", "attn.norm", "mlp.norm"), NORMS),
+    **dict.fromkeys(("ls1", "ls2"), (LayerScale, nn.Identity)),
+}  # fmt: skip
+IDLE = ("drop", "attn.attn_drop", "attn.proj_drop", "mlp.drop1", "mlp.drop2")  # nothing, in eval mode
 
 
 def _check_vit(model: nn.Module) -> None:
     """ValueError, naming the part, for anything that the rules above do not cover."""
-    if type(model) is not VisionTransformer:
-        raise ValueError(f"Relevance for {type(model).__name__} is not known: {REMEDY}.")
-    odd = [f"{model.global_pool!r} pooling"] * (model.global_pool != "token")
-    odd += ["register tokens or no CLS token"] * (model.num_prefix_tokens != 1)
-    odd += ["a norm before its blocks"] * (not isinstance(model.norm_pre, nn.Identity))
+    if type(model) not in (VisionTransformer, VisionTransformerDistilled):
+        raise ValueError(f"Relevance for {type(model).__name__} is not known: {vit.REMEDY}, or resnet34.")
+    odd = [f"{model.global_pool!r} pooling"] * (model.global_pool not in ("token", "avg"))
+    for name, part in (("norm", model.norm), ("fc_norm", model.fc_norm)):
+        odd += [f"{type(part).__name__} as {name}"] * (type(part) not in NORMS)
     odd += ["a head that is not one linear layer"] * (type(model.head) is not nn.Linear)
-    odd += [type(b).__name__ for b in model.blocks if type(b) is not Block]
-    for block in [] if odd else model.blocks:
-        odd += ["gated attention"] * (getattr(block.attn, "gate", None) is not None)
+    for block in model.blocks:
         for name, part in block.named_modules():
-            odd += [f"{type(part).__name__} as {name}"] * (type(part) is not PARTS.get(name, type(part)))
+            if type(part) not in PARTS.get(name, (type(part),) if name.startswith(IDLE) else ()):
+                odd += [type(part).__name__ + (f" as {name}" if name else "")]
     if odd:
-        raise ValueError(f"This VisionTransformer has {odd[0]}, for which relevance has no rule: {REMEDY}.")
+        raise ValueError(
+            f"This VisionTransformer has {odd[0]}, for which relevance has no rule: {vit.REMEDY}."
+        )
 
 
 def _block_forward(block: Block, x: torch.Tensor) -> tuple[torch.Tensor, Saved]:
@@ -108,13 +126,14 @@ def _block_forward(block: Block, x: torch.Tensor) -> tuple[torch.Tensor, Saved]:
     attn, mlp = block.attn, block.mlp
     normed = block.norm1(x)
     q, k, v = attn.qkv(normed).unflatten(-1, (3, attn.num_heads, attn.head_dim)).permute(2, 0, 3, 1, 4)
+    q, k = attn.q_norm(q), attn.k_norm(k)
     weights = (q * attn.scale @ k.transpose(-2, -1)).softmax(-1)
-    joined = (weights @ v).transpose(1, 2).flatten(2)
-    attended = attn.proj(joined)
+    joined = attn.norm((weights @ v).transpose(1, 2).flatten(2))
+    attended = block.ls1(attn.proj(joined))
     middle = x + attended
     normed2 = block.norm2(middle)
-    hidden = mlp.act(mlp.fc1(normed2))
-    added = mlp.fc2(hidden)
+    hidden = mlp.norm(mlp.act(mlp.fc1(normed2)))
+    added = block.ls2(mlp.fc2(hidden))
     return middle + added, (x, normed, q, k, v, weights, joined, attended, middle, normed2, hidden, added)
 
 
@@ -137,6 +156,30 @@ def _block_relevance(block: Block, saved: Saved, r: torch.Tensor) -> tuple[torch
     return past + linear_rule(attn.qkv.weight, normed, r_qkv), cam
 
 
+def _read_out(model: nn.Module, normed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Normed tokens (B, T, D) -> the head's features (B, F), its weight (C, F) and logits (B, C).
+
+    The two heads of a distilled DeiT, whose logits are averaged, are one head on both tokens.
+    """
+    if type(model) is VisionTransformerDistilled:
+        features = normed[:, :2].flatten(1)
+        weight = torch.cat([model.head.weight, model.head_dist.weight], 1) / 2
+        return features, weight, F.linear(features, weight, (model.head.bias + model.head_dist.bias) / 2)
+    features = model.fc_norm(normed[:, vit.tokens(model).read].mean(1))
+    return features, model.head.weight, model.head(features)
+
+
+def _read_relevance(model: nn.Module, normed: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+    """Relevance (B, F) of the head's features -> (B, T, D) of the tokens."""
+    read = vit.tokens(model).read
+    out = torch.zeros_like(normed)
+    if type(model) is VisionTransformerDistilled:
+        out[:, read] = r.unflatten(1, (2, -1))
+    else:
+        out[:, read] = mean_rule(normed[:, read], r) if model.global_pool == "avg" else r[:, None]
+    return out
+
+
 def relevance(
     model: nn.Module, x: torch.Tensor, targets: Targets = None, start_layer: int = 0
 ) -> RelevanceTrace:
@@ -144,8 +187,9 @@ def relevance(
 
     x: (B, 3, H, W), normalised, on the model's device. One forward pass with attention written
     out, one backward pass for its gradients, one pass of rules. Works under torch.no_grad and
-    on frozen models; leaves no gradient behind. Raises ValueError, naming the part, for models
-    that are not a standard timm VisionTransformer with a CLS token.
+    on frozen models; leaves no gradient behind. Understands class, distillation and register
+    tokens, average pooling, LayerScale, normed queries and keys, a norm before the blocks and
+    heads with one output. Raises ValueError, naming the part, for anything else.
     """
     _check_vit(model)
     if not 0 <= start_layer < len(model.blocks):
@@ -154,7 +198,7 @@ def relevance(
         )
     with evaluating(model):
         with torch.no_grad():
-            tokens = model._pos_embed(model.patch_embed(x))
+            tokens = model.norm_pre(model._pos_embed(model.patch_embed(x)))
             tokens = model.blocks[:start_layer](tokens)
         blocks = model.blocks[start_layer:]
         with torch.enable_grad():
@@ -163,16 +207,15 @@ def relevance(
             for block in blocks:
                 tokens, saved = _block_forward(block, tokens)
                 tape.append(saved)
-            features = model.norm(tokens)[:, 0]
-            logits = model.head(model.fc_norm(features))
+            normed = model.norm(tokens)
+            features, weight, logits = _read_out(model, normed)
             chosen = as_targets(targets, logits)
             logit = logits.gather(1, chosen[:, None]).sum()
             grads = torch.autograd.grad(logit, [saved[5] for saved in tape])
 
         with torch.no_grad():
-            r = torch.zeros_like(tokens)
             start = F.one_hot(chosen, logits.shape[1]).to(logits.dtype)
-            r[:, 0] = linear_rule(model.head.weight, model.fc_norm(features), start)
+            r = _read_relevance(model, normed, linear_rule(weight, features, start))
             cams, sums = [], []
             for block in reversed(blocks):
                 r, cam = _block_relevance(block, tape.pop(), r)
@@ -181,26 +224,23 @@ def relevance(
     return RelevanceTrace(torch.stack(cams, 1), torch.stack(grads, 1), torch.stack(sums, 1), r, chosen)
 
 
-def _with_identity(maps: torch.Tensor) -> torch.Tensor:
-    """Positive part, mean over heads, plus I: (B, L, heads, T, T) -> (B, L, T, T)."""
-    mean = maps.clamp(min=0).mean(2)
-    return mean + torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
-
-
 def transformer_attribution(
     model: nn.Module, x: torch.Tensor, targets: Targets = None, start_layer: int = 0
 ) -> torch.Tensor:
     """Transformer attribution (Chefer et al. 2021, section 3.3): (B, 3, H, W) -> (B, patches).
 
     The blocks' head means of (gradient x relevance)+ plus I, multiplied from the last to
-    start_layer; the CLS row without the CLS column. Values >= 0. Raises as relevance() does.
+    start_layer; of that, the row of the tokens that the head reads (CLS; their mean if several),
+    without the special tokens' columns. Values >= 0. Raises as relevance() does.
     """
     trace = relevance(model, x, targets, start_layer)
-    return cls_row(_with_identity(trace.attn_grad * trace.attn_cam))
+    heads = (trace.attn_grad * trace.attn_cam).clamp(min=0)
+    return read_row(plus_identity(heads.mean(2)), vit.tokens(model))
 
 
 def relevance_rollout(
     model: nn.Module, x: torch.Tensor, targets: Targets = None, start_layer: int = 0
 ) -> torch.Tensor:
     """The same without gradients: rollout of the attention's positive relevance, (B, patches)."""
-    return cls_row(_with_identity(relevance(model, x, targets, start_layer).attn_cam))
+    cams = relevance(model, x, targets, start_layer).attn_cam.clamp(min=0)
+    return read_row(plus_identity(cams.mean(2)), vit.tokens(model))

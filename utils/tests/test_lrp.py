@@ -90,22 +90,10 @@ def test_relevance_works_frozen_and_leaves_the_model_alone():
     assert all(p.grad is None and not p.requires_grad for p in model.parameters())
 
 
-@pytest.mark.parametrize(
-    "change, name",
-    [
-        (dict(reg_tokens=2), "register tokens"),
-        (dict(global_pool="avg"), "'avg' pooling"),
-        (dict(init_values=0.1), "LayerScale"),
-        (dict(qk_norm=True), "q_norm"),
-        (dict(pre_norm=True), "norm before"),
-        (dict(num_classes=0), "head"),
-        (dict(block_fn=timm.models.vision_transformer.ParallelScalingBlock), "ParallelScalingBlock"),
-    ],
-)
-def test_unknown_transformers_are_refused_by_name(change, name):
-    small = dict(img_size=32, patch_size=8, embed_dim=16, depth=1, num_heads=2, num_classes=3)
-    with pytest.raises(ValueError, match=name):
-        lrp.relevance(VisionTransformer(**{**small, **change}), inputs(1).float())
+def test_mean_rule_conserves_and_follows_the_sign_of_the_mean():
+    x = torch.tensor([[[3.0, 1.0], [1.0, -4.0], [-2.0, 0.0]]])
+    r = lrp.mean_rule(x, torch.tensor([[0.8, 0.2]]))
+    torch.testing.assert_close(r, torch.tensor([[[0.6, 0.0], [0.2, 0.2], [0.0, 0.0]]]))
 
 
 def test_bad_targets_and_layers_are_refused(vit):
