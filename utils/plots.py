@@ -369,3 +369,40 @@ def plot_mosaic(panels: Mapping[str, torch.Tensor], label: str, title: str, limi
     figure.colorbar(axes.flat[0].images[0], ax=axes, label=label, shrink=0.8, extend="max")
     figure.suptitle(title)
     return figure
+
+
+def plot_heads(
+    panels: Mapping[str, np.ndarray], title: str, references: Mapping[str, float | None] | None = None
+) -> Figure:
+    """A dot for each head {what is measured: (blocks, heads)} by block, the blocks' mean as a line.
+
+    references: {what is measured: value of attention that looks at all tokens alike}, dashed.
+    """
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.8 * len(panels), 3.4), squeeze=False)
+    for ax, (name, values) in zip(axes.flat, panels.items(), strict=True):
+        number = np.arange(1, len(values) + 1)
+        ax.plot(number, values.mean(1), color="0.4", label="mean of the heads")
+        for head in range(values.shape[1]):
+            ax.plot(number, values[:, head], "o", ms=5, color=f"C{head % 10}", alpha=0.8)
+        if (references or {}).get(name) is not None:
+            ax.axhline(references[name], ls="--", color="k", lw=1, label="all tokens alike")
+        ax.set(xlabel="block", ylabel=name, xticks=number)
+        ax.legend(fontsize=7)
+    figure.suptitle(title)
+    return figure
+
+
+def plot_scatter(
+    x: Sequence[float], y: Sequence[float], colour: Sequence[float], xlabel: str, ylabel: str, label: str,
+    title: str, named: Mapping[str, int] | None = None,
+) -> Figure:  # fmt: skip
+    """A dot for each pair (x, y), coloured by a third number called `label`; `named` {name: index} get an arrow."""
+    figure, ax = plt.subplots(figsize=(6.4, 3.8))
+    dots = ax.scatter(x, y, c=colour, cmap=UNSIGNED, s=45, edgecolor="k", linewidth=0.4)
+    for name, i in (named or {}).items():
+        ax.annotate(name, (x[i], y[i]), (0, 26), textcoords="offset points", ha="center", fontsize=8,
+                    arrowprops=dict(arrowstyle="->", color="k"))  # fmt: skip
+    figure.colorbar(dots, ax=ax, label=label)
+    ax.margins(0.12)
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    return figure
