@@ -400,9 +400,25 @@ def plot_scatter(
     figure, ax = plt.subplots(figsize=(6.4, 3.8))
     dots = ax.scatter(x, y, c=colour, cmap=UNSIGNED, s=45, edgecolor="k", linewidth=0.4)
     for name, i in (named or {}).items():
-        ax.annotate(name, (x[i], y[i]), (0, 26), textcoords="offset points", ha="center", fontsize=8,
+        ax.annotate(name, (x[i], y[i]), (22, -22), textcoords="offset points", ha="center", fontsize=8,
                     arrowprops=dict(arrowstyle="->", color="k"))  # fmt: skip
     figure.colorbar(dots, ax=ax, label=label)
-    ax.margins(0.12)
+    ax.margins(0.12, 0.2)
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    return figure
+
+
+def plot_maps(
+    image: torch.Tensor, maps: Mapping[str, torch.Tensor], title: str, columns: int = 7, suptitle: str = "",
+    side: float = 1.45,
+) -> Figure:  # fmt: skip
+    """One image, then its bare unsigned maps {name: (h, w)}, `columns` panels a row; each scaled by itself."""
+    rows = -(-(len(maps) + 1) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(side * columns, (side + 0.15) * rows), squeeze=False)
+    for ax in axes.flat[len(maps) + 1 :]:
+        ax.axis("off")
+    _picture(axes.flat[0], to_rgb(image), title)
+    for ax, (name, heatmap) in zip(axes.flat[1:], maps.items(), strict=False):
+        _heat(ax, heatmap, False, name)
+    figure.suptitle(suptitle)
     return figure
