@@ -27,6 +27,16 @@ class Predictions:
     labels: torch.Tensor  # int64 (N,)
     classes: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        if not len(self.labels):
+            raise ValueError("There is no image to evaluate: give a set that holds one at least.")
+        if self.logits.shape != (len(self.labels), len(self.classes)):
+            raise ValueError(
+                f"The logits have shape {tuple(self.logits.shape)} but {len(self.labels)} images of "
+                f"{len(self.classes)} classes need {(len(self.labels), len(self.classes))}: "
+                "evaluate a model on the image set that its head is for."
+            )
+
     @property
     def probabilities(self) -> torch.Tensor:
         """Softmax of the logits, (N, C), rows sum to 1."""
@@ -59,8 +69,13 @@ def predict(model: nn.Module, image_set: ImageSet, chunk: int = CHUNK) -> Predic
 
 
 def _roc_auc(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean one-vs-rest area over the classes that occur (a bootstrap draw may miss one)."""
+    """Mean one-vs-rest area over the classes that occur (a bootstrap draw may miss one).
+
+    NaN if all labels are the same: there is nothing to tell apart.
+    """
     present = [c for c in range(probabilities.shape[1]) if 0 < (labels == c).sum() < len(labels)]
+    if not present:
+        return float("nan")
     return float(np.mean([roc_auc_score(labels == c, probabilities[:, c]) for c in present]))
 
 
@@ -93,7 +108,8 @@ def _arrays(p: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def intervals(predictions: Predictions, n: int = 300, seed: int = 0) -> dict[str, tuple[float, float]]:
     """95 % percentile bootstrap intervals over the test images (Efron & Tibshirani 1993).
 
-    {metric: (low, high)} for accuracy, precision, recall, f1 and roc_auc; n resamples.
+    {metric: (low, high)} for accuracy, precision, recall, f1 and roc_auc; n resamples. A metric
+    without a value in some resamples (the ROC-AUC of a single class) takes the others.
     """
     labels, predicted, probabilities = _arrays(predictions)
     rng = np.random.default_rng(seed)
@@ -101,9 +117,16 @@ def intervals(predictions: Predictions, n: int = 300, seed: int = 0) -> dict[str
     for _ in range(n):
         i = rng.integers(0, len(labels), len(labels))
         draws.append(list(_metrics(labels[i], predicted[i], probabilities[i]).values()))
-    low, high = np.percentile(draws, [2.5, 97.5], axis=0)
     names = ("accuracy", "precision", "recall", "f1", "roc_auc")
-    return {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}
+    found = {}
+    for name, values in zip(names, np.transpose(draws), strict=True):
+        low, high = (
+            np.percentile(values[np.isfinite(values)], [2.5, 97.5])
+            if np.isfinite(values).any()
+            else (np.nan,) * 2
+        )
+        found[name] = float(low), float(high)
+    return found
 
 
 def reliability(predictions: Predictions, bins: int = 15) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:

@@ -6,6 +6,7 @@ colour-blind readers and in grey.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -15,6 +16,7 @@ import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 
 UNSIGNED, SIGNED = "viridis", "RdBu_r"
 PALETTE = "colorblind"
@@ -32,6 +34,40 @@ def use_style() -> None:
             "image.interpolation": "nearest",
         }
     )
+
+
+def _check(images: torch.Tensor | Sequence[torch.Tensor], **each: Sequence) -> None:
+    """ValueError unless images are uint8 (3, H, W) each, and all else has one entry for each of them."""
+    odd = [i for i in images if i.ndim != 3 or i.shape[0] != 3 or i.dtype != torch.uint8]
+    if odd or not len(images):
+        found = f"one is {odd[0].dtype} {tuple(odd[0].shape)}" if odd else "there is none"
+        raise ValueError(f"Pictures must be uint8 (3, H, W) each, and one at least: {found}.")
+    for name, values in each.items():
+        if len(values) != len(images):
+            raise ValueError(f"{len(images)} images but {len(values)} {name}: give each image its own.")
+
+
+def _same_size(image: torch.Tensor, heatmap: torch.Tensor) -> None:
+    if image.shape[1:] != heatmap.shape:
+        raise ValueError(
+            f"The map has shape {tuple(heatmap.shape)} but the image {tuple(image.shape)}: resize it to (H, W)."
+        )
+
+
+def _wrapped(text: str, inches: float, size: str | float) -> str:
+    """The text in lines that fit `inches` at a font size; its own line breaks stay."""
+    letter = 0.55 * FontProperties(size=size).get_size_in_points() / 72  # mean width, a little generous
+    width = max(6, int(inches / letter))
+    return "\n".join(textwrap.fill(line, width, break_long_words=False) for line in text.split("\n"))
+
+
+def _suptitle(figure: Figure, text: str) -> None:
+    figure.suptitle(_wrapped(text, figure.get_figwidth(), plt.rcParams["figure.titlesize"]))
+
+
+def _title(ax: Axes, text: str) -> None:
+    """The title of a panel that fills its figure; the tick labels at its left push it aside."""
+    ax.set_title(_wrapped(text, 0.75 * ax.figure.get_figwidth(), plt.rcParams["axes.titlesize"]))
 
 
 def to_rgb(image: torch.Tensor) -> np.ndarray:
@@ -58,7 +94,11 @@ def overlay(
     strength: float = 0.75,
     limit: float | None = None,
 ) -> np.ndarray:
-    """The map painted over a grey image (H, W, 3); opacity follows the map's magnitude."""
+    """The map (H, W) painted over a grey image (H, W, 3); opacity follows the map's magnitude.
+
+    Raises ValueError if the image (3, H, W) and the map differ in size.
+    """
+    _same_size(image, heatmap)
     values = scaled(heatmap, signed, limit)
     colour = colormaps[SIGNED if signed else UNSIGNED]((values + 1) / 2 if signed else values)[..., :3]
     grey = to_rgb(image).mean(-1, keepdims=True).repeat(3, -1)
@@ -69,7 +109,8 @@ def overlay(
 def _picture(ax: Axes, picture: np.ndarray, title: str = "", **options: object) -> None:
     ax.imshow(picture, **options)
     ax.set(xticks=[], yticks=[])
-    ax.set_title(title, fontsize=8, pad=3)
+    inches = 0.9 * ax.figure.get_figwidth() / ax.get_gridspec().ncols
+    ax.set_title(_wrapped(title, inches, 8), fontsize=8, pad=3)
     for side in ax.spines.values():
         side.set_visible(False)
 
@@ -106,15 +147,19 @@ def _bars(
 def plot_images(
     images: torch.Tensor, titles: Sequence[str], columns: int = 10, suptitle: str = "", side: float = 1.1
 ) -> Figure:
-    """A contact sheet of uint8 images (N, 3, H, W)."""
+    """A contact sheet of uint8 images (N, 3, H, W), or a list of them.
+
+    Titles for the first row alone name its columns. Raises ValueError if there is no image.
+    """
+    _check(images)
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(side * columns, (side + 0.2) * rows), squeeze=False)
     for ax in axes.flat:
         ax.axis("off")
-    for ax, image, title in zip(axes.flat, images, titles, strict=False):
+    for i, (ax, image) in enumerate(zip(axes.flat, images, strict=False)):  # the last row may be short
         ax.axis("on")
-        _picture(ax, to_rgb(image), title)
-    figure.suptitle(suptitle)
+        _picture(ax, to_rgb(image), titles[i] if i < len(titles) else "")
+    _suptitle(figure, suptitle)
     return figure
 
 
@@ -130,7 +175,7 @@ def plot_counts(counts: Mapping[str, Mapping[str, int]], title: str) -> Figure:
             xlim=(0, 1.15 * max(numbers.values())),
         )
     axes.flat[0].invert_yaxis()
-    figure.suptitle(title)
+    _suptitle(figure, title)
     return figure
 
 
@@ -170,7 +215,7 @@ def plot_history(histories: Mapping[str, object], title: str) -> Figure:
     axes[1].set_ylim(0, 1.02)
     lines, names = axes[0].get_legend_handles_labels()
     figure.legend(lines, names, fontsize=7, loc="outside lower center", ncols=len(histories))
-    figure.suptitle(title)
+    _suptitle(figure, title)
     return figure
 
 
@@ -182,7 +227,7 @@ def plot_confusion(counts: Mapping[str, np.ndarray], classes: Sequence[str], tit
         sns.heatmap(share, annot=matrix, fmt="d", cmap="viridis", vmin=0, vmax=1, ax=ax, square=True,
                     xticklabels=classes, yticklabels=classes, annot_kws={"size": 7}, cbar_kws={"label": "share of the true class", "shrink": 0.7})  # fmt: skip
         ax.set(title=name, xlabel="predicted", ylabel="true")
-    figure.suptitle(title)
+    _suptitle(figure, title)
     return figure
 
 
@@ -198,7 +243,7 @@ def plot_class_accuracy(accuracy: Mapping[str, np.ndarray], classes: Sequence[st
         xlabel="share of the class's test images recognised",
     )
     ax.legend(loc="lower right")
-    ax.set_title(title)
+    _title(ax, title)
     return figure
 
 
@@ -209,7 +254,8 @@ def plot_reliability(tables: Mapping[str, tuple], title: str) -> Figure:
     for name, (confidence, accuracy, share, error) in tables.items():
         (line,) = ax.plot(confidence, accuracy, "-", label=f"{name} (error {error:.3f})")
         ax.scatter(confidence, accuracy, s=20 + 400 * share, color=line.get_color(), alpha=0.6)
-    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02), title=title)
+    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
+    _title(ax, title)
     ax.legend(fontsize=7, loc="upper left")
     return figure
 
@@ -229,7 +275,8 @@ def plot_metrics(
         ax.errorbar(
             x, y, [np.maximum(y - low, 0), np.maximum(high - y, 0)], fmt="osD^"[k % 4], capsize=3, label=model
         )
-    ax.set(xticks=range(len(names)), xticklabels=names, title=title)
+    ax.set(xticks=range(len(names)), xticklabels=names)
+    _title(ax, title)
     ax.legend(fontsize=8, loc="best")
     return figure
 
@@ -252,7 +299,11 @@ def plot_explanations(
 
     images uint8 (N, 3, H, W), heatmaps (N, H, W), probabilities (N, C). The explained class
     (targets, else the most probable one) is the coloured bar. Each map is scaled by itself.
+    Raises ValueError if their numbers or sizes differ.
     """
+    _check(images, heatmaps=heatmaps, titles=titles, probabilities=probabilities)
+    for image, heatmap in zip(images, heatmaps, strict=True):
+        _same_size(image, heatmap)
     rows = -(-len(images) // blocks)
     figure, axes = plt.subplots(rows, 4 * blocks, figsize=(4.9 * blocks, 1.25 * rows + 0.4), squeeze=False)
     for ax in axes.flat[4 * len(images) :]:
@@ -264,7 +315,7 @@ def plot_explanations(
         _picture(both, overlay(image, heatmaps[i], signed), "overlay")
         target = int(probabilities[i].argmax()) if targets is None else int(targets[i])
         _bars(bars, probabilities[i], classes, target)
-    figure.suptitle(suptitle)
+    _suptitle(figure, suptitle)
     return figure
 
 
@@ -282,7 +333,12 @@ def plot_map_grid(
 
     signed: names of the columns with a sign. overlays paints the maps on the image; otherwise the
     bare map is shown. shared gives the maps of one row the same limits.
+    Raises ValueError if numbers or sizes (for overlays) differ.
     """
+    _check(images, titles=titles, **{f"maps {name!r}": maps for name, maps in columns.items()})
+    for maps in columns.values() if overlays else ():
+        for image, heatmap in zip(images, maps, strict=True):
+            _same_size(image, heatmap)
     figure, axes = plt.subplots(
         len(images),
         len(columns) + 1,
@@ -300,7 +356,7 @@ def plot_map_grid(
                 _picture(ax, overlay(image, maps[row], name in signed, limit=limit), title)
             else:
                 _heat(ax, maps[row], name in signed, title, limit)
-    figure.suptitle(suptitle)
+    _suptitle(figure, suptitle)
     return figure
 
 
@@ -325,7 +381,7 @@ def plot_effect(
         _heat(row[1], heatmap, signed, f"map for {classes[target]}", limit)
         _picture(row[2], overlay(image, heatmap, signed, limit=limit), "overlay")
         _bars(row[3], probabilities, classes, target)
-    figure.suptitle(suptitle)
+    _suptitle(figure, suptitle)
     return figure
 
 
@@ -341,7 +397,8 @@ def plot_lines(
     figure, ax = plt.subplots(figsize=(6.4, 3.4))
     for (name, (x, y)), marker in zip(lines.items(), "osD^vP*X" * 3, strict=False):
         ax.plot(x, y, marker=marker, ms=4, label=name)
-    ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    _title(ax, title)
     if logy:
         ax.set_yscale("log")
     if logx:
@@ -367,7 +424,7 @@ def plot_mosaic(panels: Mapping[str, torch.Tensor], label: str, title: str, limi
         )
         ax.grid(False)
     figure.colorbar(axes.flat[0].images[0], ax=axes, label=label, shrink=0.8, extend="max")
-    figure.suptitle(title)
+    _suptitle(figure, title)
     return figure
 
 

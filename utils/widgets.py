@@ -19,8 +19,13 @@ def png(figure: Figure, dpi: int = 80) -> bytes:
 
 
 def control(name: str, values: range | Sequence) -> W.Widget:
-    """A slider for a range of numbers, a drop-down for anything else."""
+    """A slider for a range of numbers, a drop-down for anything else.
+
+    Raises ValueError if there is no value to choose.
+    """
     title = name.replace("_", " ")
+    if not len(values):
+        raise ValueError(f"{title} has no values to choose from: give a range or a list of at least one.")
     if isinstance(values, range):
         return W.IntSlider(
             values.start, values.start, values[-1], values.step,
@@ -33,7 +38,8 @@ def browse(draw: Callable[..., Figure], **controls: range | Sequence) -> W.VBox:
     """A panel that calls draw(**values) and shows the Figure it returns.
 
     controls: name -> range (slider) or sequence (drop-down). The label under the picture says what
-    is shown, or the one-sentence error if `draw` refused the values.
+    is shown, or the error if `draw` refused the values; the last picture stays then. Raises
+    ValueError for a control without values.
     """
     knobs = {name: control(name, values) for name, values in controls.items()}
     picture = W.Image(format="png")
@@ -41,11 +47,14 @@ def browse(draw: Callable[..., Figure], **controls: range | Sequence) -> W.VBox:
 
     def update(_: object = None) -> None:
         values = {name: knob.value for name, knob in knobs.items()}
+        open_before = set(plt.get_fignums())
         try:
             picture.value = png(draw(**values))
             status.value = "showing " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in values.items())
-        except (ValueError, RuntimeError) as error:
-            status.value = str(error)
+        except Exception as error:  # any kind: a traceback from a control's callback is shown nowhere
+            status.value = str(error) or type(error).__name__
+            for number in set(plt.get_fignums()) - open_before:  # what draw had begun
+                plt.close(number)
 
     for knob in knobs.values():
         knob.observe(update, names="value")
