@@ -135,6 +135,24 @@ def rollout(model: nn.Module, x: torch.Tensor, targets: torch.Tensor) -> torch.T
     return heat.unflatten(1, model.patch_embed.grid_size)
 
 
+def gradient_rollout(model: nn.Module, x: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return attention.gradient_rollout(model, x, targets).unflatten(1, model.patch_embed.grid_size)
+
+
+def raw_attention(
+    model: nn.Module, x: torch.Tensor, targets: torch.Tensor, block: int, head: int | None
+) -> torch.Tensor:
+    """What the CLS token attends to in one block, one head or (None) their mean; the same for every target."""
+    rows = attention.maps(model, x)
+    depth, heads = rows.shape[1:3]
+    if not -depth <= block < depth or (head is not None and not 0 <= head < heads):
+        raise ValueError(
+            f"There is no head {head} in block {block}: blocks are 0..{depth - 1}, heads 0..{heads - 1}."
+        )
+    rows = rows[:, block].mean(1) if head is None else rows[:, block, head]
+    return rows[:, model.num_prefix_tokens :].unflatten(1, model.patch_embed.grid_size)
+
+
 def _baseline(x: torch.Tensor, model: nn.Module, name: str) -> torch.Tensor:
     """A picture without content: black, the data's mean colour, or x blurred by an eighth."""
     if name not in BASELINES:

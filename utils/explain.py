@@ -69,7 +69,9 @@ METHODS: dict[str, Method] = {
         ),
         Method("gradcam", "Grad-CAM", attributions.gradcam, options=dict(layer=None), chunk=64),
         Method("lrp", "LRP", attributions.relevance, signed=True, options=dict(start_layer=0), chunk=8),
+        Method("attention", "Attention", attributions.raw_attention, frozenset({"vit"}), options=dict(block=-1, head=None)),
         Method("attention_rollout", "Attention rollout", attributions.rollout, frozenset({"vit"}), chunk=16),
+        Method("gradient_rollout", "Gradient rollout", attributions.gradient_rollout, frozenset({"vit"}), chunk=16),
     )
 }  # fmt: skip
 
