@@ -130,9 +130,13 @@ def _checks(code: list) -> Iterator[str]:
     checks = [c for c in code if "NBVAL_CHECK_OUTPUT" in c.source]
     if len(checks) < CHECKS:
         yield f"it has {len(checks)} check cells, fewer than {CHECKS}"
-    yield from (
-        f"a check cell stores no output: {c.source.splitlines()[-1]}" for c in checks if not c.outputs
-    )
+    for cell in checks:
+        said = "".join(output.get("text", "") for output in cell.outputs)
+        if not cell.outputs:
+            yield f"a check cell stores no output: {cell.source.splitlines()[-1]}"
+        yield from (
+            f"a check does not hold: {line}" for line in said.splitlines() if line.endswith(": False")
+        )
 
 
 def _places(notebook: nbformat.NotebookNode) -> Iterator[str]:

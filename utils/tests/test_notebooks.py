@@ -72,6 +72,10 @@ BAD: dict[str, tuple[Callable[[nbformat.NotebookNode], object], str]] = {
     "cleared": (_clear, "all outputs were cleared"),
     "cleared cell": (lambda n: n.cells[2].update(outputs=[]), "output of code cell 2 was cleared"),
     "check cell cleared": (lambda n: n.cells[3].update(outputs=[]), "check cell stores no output: print(3)"),
+    "check fails": (
+        lambda n: n.cells[3].outputs[0].update(text="equal: False\n"),
+        "does not hold: equal: False",
+    ),
     "not executed": (lambda n: n.cells[1].update(execution_count=None), "top to bottom"),
     "out of order": (lambda n: n.cells[2].update(execution_count=7), "top to bottom"),
     "error": (
