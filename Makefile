@@ -4,13 +4,13 @@
 VENV   := .venv
 PYTHON := $(VENV)/bin/python
 READY  := $(VENV)/.ready
-PIPS   := -r utils/requirements.txt -c utils/constraints.txt
+PIPS   := -r utils/requirements.txt -r utils/tests/requirements.txt -c utils/constraints.txt
 NBVAL  := --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 
 unexport MPLBACKEND # the kernels choose their own: the inline one
 
 .DEFAULT_GOAL := help
-.PHONY: help report test lab notebooks clean
+.PHONY: help report test lab app notebooks clean
 
 help: ## print this list
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ test: $(READY) ## ruff, unit tests, every notebook with the smoke profile
 lab: $(READY) ## open the notebooks in JupyterLab
 	@$(if $(PROFILE),XTL_PROFILE=$(PROFILE)) $(PYTHON) -m jupyterlab notebooks
 
+app: $(READY) ## serve the explorer without code, on this machine only
+	@$(if $(PROFILE),XTL_PROFILE=$(PROFILE)) $(PYTHON) -m voila notebooks/12_explorer.ipynb --Voila.ip=127.0.0.1
+
 notebooks: $(READY) ## execute the notebooks in place, ready to commit (PROFILE, else demo)
 	@$(PYTHON) -m utils.report notebooks --profile $(or $(PROFILE),demo)
 
@@ -38,7 +41,7 @@ clean: ## remove caches, executed copies and smoke output; keep .venv, data and 
 	@find utils notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
 
 # The newest tested versions in a fresh .venv: with uv where it can be had, else with pip.
-$(READY): utils/requirements.txt utils/constraints.txt
+$(READY): utils/requirements.txt utils/tests/requirements.txt utils/constraints.txt
 	@base=; for p in $${BASE:-python3 python3.12 python3.11 python3.13}; do \
 	  if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then base=$$p; break; fi; done; \
 	if [ -z "$$base" ]; then \

@@ -290,29 +290,37 @@ def plot_explanations(
     titles: Sequence[str],
     probabilities: torch.Tensor,
     classes: Sequence[str],
-    signed: bool = False,
+    signed: bool | Sequence[bool] = False,
     targets: Sequence[int] | None = None,
     blocks: int = 2,
     suptitle: str = "",
+    strength: float = 0.75,
+    shared: bool = False,
+    side: float = 1.25,
 ) -> Figure:
     """Original | map | overlay | most probable classes for each image, `blocks` images a row.
 
     images uint8 (N, 3, H, W), heatmaps (N, H, W), probabilities (N, C). The explained class
-    (targets, else the most probable one) is the coloured bar. Each map is scaled by itself.
+    (targets, else the most probable one) is the coloured bar. Each map is scaled by itself, or
+    (shared) all by the largest. strength: of the overlay, 0..1; side: of a picture, in inches.
     Raises ValueError if their numbers or sizes differ.
     """
     _check(images, heatmaps=heatmaps, titles=titles, probabilities=probabilities)
     for image, heatmap in zip(images, heatmaps, strict=True):
         _same_size(image, heatmap)
+    signs = [signed] * len(images) if isinstance(signed, bool) else list(signed)
+    limit = max(float(np.percentile(m.abs(), 99.5)) for m in heatmaps) if shared else None
     rows = -(-len(images) // blocks)
-    figure, axes = plt.subplots(rows, 4 * blocks, figsize=(4.9 * blocks, 1.25 * rows + 0.4), squeeze=False)
+    figure, axes = plt.subplots(
+        rows, 4 * blocks, figsize=(3.92 * side * blocks, side * rows + 0.4), squeeze=False
+    )
     for ax in axes.flat[4 * len(images) :]:
         ax.axis("off")
     for i, image in enumerate(images):
         original, heat, both, bars = axes.flat[4 * i : 4 * i + 4]
         _picture(original, to_rgb(image), titles[i])
-        _heat(heat, heatmaps[i], signed, "map")
-        _picture(both, overlay(image, heatmaps[i], signed), "overlay")
+        _heat(heat, heatmaps[i], signs[i], "map", limit)
+        _picture(both, overlay(image, heatmaps[i], signs[i], strength, limit), "overlay")
         target = int(probabilities[i].argmax()) if targets is None else int(targets[i])
         _bars(bars, probabilities[i], classes, target)
     _suptitle(figure, suptitle)

@@ -60,3 +60,14 @@ def browse(draw: Callable[..., Figure], **controls: range | Sequence) -> W.VBox:
         knob.observe(update, names="value")
     update()
     return W.VBox([W.HBox(list(knobs.values()), layout=W.Layout(flex_flow="row wrap")), picture, status])
+
+
+def uploads(value: object) -> list[io.BytesIO]:
+    """The files of a FileUpload, named, as ipywidgets 8 (a tuple) or 7 (a dict, Colab) gives them."""
+    named = [(f["name"], f) for f in value] if not isinstance(value, dict) else list(value.items())
+    files = []
+    for name, found in named:
+        file = io.BytesIO(bytes(found["content"]))
+        file.name = name
+        files.append(file)
+    return files
