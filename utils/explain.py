@@ -86,7 +86,7 @@ def _resize(heat: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return F.interpolate(heat.detach().float()[:, None], size, **mode)[:, 0].cpu()
 
 
-def _batches(
+def batches(
     model: nn.Module, images: torch.Tensor, targets: Targets, chunk: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Preprocessed input (b, 3, H, W) and targets (b,), at most `chunk` images at a time."""
@@ -134,8 +134,8 @@ def explain(
     chunk = how.chunk if chunk is None else chunk
     options = {**how.options, **options} | (dict(batch=chunk) if how.repeats else {})
     with evaluating(model), torch.enable_grad():
-        batches = _batches(model, images, targets, chunk)
-        maps = [_resize(how.run(model, x, chosen, **options), images.shape[-2:]) for x, chosen in batches]
+        pairs = batches(model, images, targets, chunk)
+        maps = [_resize(how.run(model, x, chosen, **options), images.shape[-2:]) for x, chosen in pairs]
     return torch.cat(maps)
 
 
@@ -152,7 +152,7 @@ def integrated_gradients(
     """
     found = []
     with evaluating(model), torch.enable_grad():
-        for x, chosen in _batches(model, images, targets, chunk):
+        for x, chosen in batches(model, images, targets, chunk):
             heat, *numbers = attributions.path_integral(model, x, chosen, steps, baseline, batch=chunk)
             found.append([_resize(heat, images.shape[-2:]), *(value.cpu() for value in numbers)])
     return IGResult(*(torch.cat(parts) for parts in zip(*found, strict=True)))

@@ -89,6 +89,7 @@ def fit(
     recipe: Recipe,
     run_dir: Path,
     soft_labels: torch.Tensor | None = None,
+    keep_epochs: bool = False,
 ) -> History:
     """Train `model` in place and return its History; leaves it in eval mode with its best weights.
 
@@ -97,7 +98,8 @@ def fit(
     history.json and TensorBoard logs. Resumes run_dir if it holds an unfinished run of the same data
     and recipe; batch order and augmentation depend on seed and step alone, so a resumed run
     ends with the weights of an uninterrupted one. soft_labels: a teacher's probabilities
-    (N, C) in the order of train_set (Hinton et al. 2015); half of the loss then. Raises
+    (N, C) in the order of train_set (Hinton et al. 2015); half of the loss then. keep_epochs: also
+    keep the weights after each epoch that is trained now, epoch_01.safetensors and on. Raises
     ValueError if labels and head do not match, FloatingPointError if the loss is not finite.
     """
     run_dir = Path(run_dir)
@@ -192,6 +194,8 @@ def fit(
             bar.set_postfix(val=f"{records['val_accuracy'][epoch]:.3f}")
             if epoch == records["val_accuracy"][: epoch + 1].argmax():  # the first of equals
                 save(run_dir / "best.safetensors", model.state_dict(), facts)
+            if keep_epochs:
+                save(run_dir / f"epoch_{epoch + 1:02d}.safetensors", model.state_dict(), facts)
             _log(run_dir, records, epoch, steps)
         if ends or (place + 1) % SAVE_EVERY == 0:
             state.save(step + 1, records, time.perf_counter() - begun)
