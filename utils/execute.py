@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -63,9 +64,31 @@ def _key(file: Path, settings: dict[str, str]) -> str:
     """A hash of everything that decides what a notebook computes."""
     cells = [(c.cell_type, c.source) for c in nbformat.read(file, 4).cells]
     told = json.dumps([cells, settings, str(env.device())])
-    helpers = [p for p in (env.ROOT / "utils").glob("*.py") if p.name not in ("execute.py", "page.py")]
-    parts = [p.read_bytes() for p in sorted([*helpers, *env.WEIGHTS.glob("*.json")])]
+    lines = "\n".join(source for kind, source in cells if kind == "code").splitlines()
+    code = "\n".join(line for line in lines if not line.startswith(("%", "!")))  # IPython's own words
+    parts = [p.read_bytes() for p in sorted([*_helpers(code), *env.WEIGHTS.glob("*.json")])]
     return hashlib.sha256(b"\0".join([told.encode(), *parts])).hexdigest()
+
+
+def _helpers(code: str, package: Path = env.ROOT / "utils") -> set[Path]:
+    """The modules of utils that some code imports, and those that they import in turn.
+
+    Those that run notebooks, tidy them and make HTML decide nothing.
+    """
+    found: set[Path] = set()
+    waiting = [code]
+    while waiting:
+        names: set[str] = set()
+        for node in ast.walk(ast.parse(waiting.pop())):
+            if isinstance(node, ast.ImportFrom) and (
+                node.level or (node.module or "").split(".")[0] == "utils"
+            ):
+                inside = (node.module or "").removeprefix("utils").strip(".")
+                names |= {inside} if inside else {alias.name for alias in node.names}
+        files = {package / f"{name}.py" for name in names - {"page", "execute", "tidy"}} - found
+        found |= {file for file in files if file.exists()}
+        waiting += [file.read_text("utf-8") for file in files if file.exists()]
+    return found
 
 
 def _finished(target: Path, card: Path, key: str, figures: Path) -> bool:

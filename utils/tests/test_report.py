@@ -363,3 +363,13 @@ def test_captions_written_as_text_become_captions(write_notebook: Write, tmp_pat
     assert "Figure 1. In italics, from there." in words and "Table 1. Above it" in words
     assert "Figure 7" not in words and "Table 9" not in words
     assert "../../05_a.ipynb" in page.links
+
+
+def test_a_notebook_depends_on_what_it_imports() -> None:
+    """Work on one helper does not run notebooks again that never see it."""
+    from utils import execute
+
+    data_only = {p.stem for p in execute._helpers("from utils import data")}
+    assert {"data", "pixels", "env"} <= data_only and not {"lrp", "plots", "page"} & data_only
+    assert {"lrp", "attention"} <= {p.stem for p in execute._helpers("from utils.explorer import View")}
+    assert execute._helpers("import torch") == set()
