@@ -90,17 +90,22 @@ def _quick_offline(weights: str) -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
+def heads(model: nn.Module) -> tuple[nn.Linear, ...]:
+    """The linear layers that turn features into logits: one, or two in a distilled DeiT."""
+    found = model.get_classifier() if hasattr(model, "get_classifier") else model.classifier[-1]
+    return found if isinstance(found, tuple) else (found,)
+
+
 def head(model: nn.Module) -> nn.Linear:
-    """The last linear layer, which turns features into logits."""
-    if hasattr(model, "get_classifier"):
-        return model.get_classifier()
-    return model.classifier[-1]
+    """The last linear layer; the first of two in a distilled DeiT."""
+    return heads(model)[0]
 
 
 def new_head(model: nn.Module) -> None:
     """Xavier-uniform weights and zero bias for the last layer (Glorot & Bengio 2010)."""
-    nn.init.xavier_uniform_(head(model).weight)
-    nn.init.zeros_(head(model).bias)
+    for layer in heads(model):
+        nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(layer.bias)
 
 
 def card(arch: str, variant: str = "supervised") -> dict:

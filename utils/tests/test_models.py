@@ -311,3 +311,15 @@ def test_alexnet_takes_torchvisions_weights(monkeypatch):
     model = models.build("alexnet", 10, "hub")
     assert torch.equal(model.features[0].weight, state["features.0.weight"])
     assert model.provenance == "hub weights alexnet" and models.head(model).out_features == 10
+
+
+def test_a_distilled_model_gets_two_new_heads() -> None:
+    """DeiT's two class tokens have a head each; both start afresh."""
+    model = timm.create_model(
+        "deit_tiny_distilled_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=1, num_heads=2
+    )
+    models.new_head(model)
+    assert len(models.heads(model)) == 2
+    for layer in models.heads(model):
+        bound = (6 / (layer.in_features + layer.out_features)) ** 0.5
+        assert 0.9 * bound < layer.weight.abs().max() <= bound and not layer.bias.any()
