@@ -566,3 +566,112 @@ def plot_iav(
     figure.legend(names.values(), names, fontsize=7, loc="outside lower center", ncols=5)
     figure.suptitle(title)
     return figure
+
+
+# ---------------------------------------------------------------- trust
+
+
+def plot_scores(
+    panels: Mapping[str, Mapping[str, Mapping[str, tuple[float, float, float]]]],
+    references: Sequence[str],
+    title: str,
+) -> Figure:
+    """Scores with intervals {metric: {model: {method: (mean, low, high)}}}, best method on top.
+
+    Sorted by the mean over metrics and models; maps named in `references` know no model and are
+    hollow on a shaded row.
+    """
+    names = {method for models in panels.values() for scores in models.values() for method in scores}
+
+    def overall(method: str) -> float:
+        found = [s[method][0] for models in panels.values() for s in models.values() if method in s]
+        return float(np.mean(found))
+
+    order = sorted(names, key=overall)
+    height = 0.34 * len(order) + 1.4
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(2.7 * len(panels) + 1, height), sharey=True, squeeze=False
+    )
+    for ax, (metric, models) in zip(axes.flat, panels.items(), strict=True):
+        for row, method in enumerate(order):
+            if method in references:
+                ax.axhspan(row - 0.5, row + 0.5, color="0.92", zorder=0)
+        for k, (model, scores) in enumerate(models.items()):
+            shift = 0.2 * ((len(models) - 1) / 2 - k)
+            for row, method in enumerate(order):
+                if method in scores:
+                    mean, low, high = scores[method]
+                    ax.errorbar(
+                        mean, row + shift, xerr=[[max(mean - low, 0)], [max(high - mean, 0)]], fmt="osD^"[k % 4],
+                        color=f"C{k}", mfc="white" if method in references else None, ms=5, capsize=2,
+                        label=model if method not in references else None,
+                    )  # fmt: skip
+        ax.set(title=metric, yticks=range(len(order)), yticklabels=[name.replace("_", " ") for name in order])
+    found = dict(zip(*reversed(axes.flat[0].get_legend_handles_labels()), strict=True))
+    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=len(found), fontsize=8)
+    figure.suptitle(title)
+    return figure
+
+
+def plot_panels(
+    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
+    xlabel: str,
+    ylabel: str,
+    title: str,
+    columns: int = 2,
+    dashed: Sequence[str] = (),
+    ticks: Sequence[Sequence[str]] = (),
+) -> Figure:
+    """Named curves in several panels {panel: {name: (x, y)}}; a name keeps its colour everywhere.
+
+    dashed: names drawn dashed and grey (what is compared against). ticks: names of the x positions
+    0, 1, ... of each panel, where x is no number.
+    """
+    rows = -(-len(panels) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(4.6 * columns, 2.9 * rows + 0.5), sharey=True, squeeze=False
+    )
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    coloured = [name for name in names if name not in dashed]
+    handles = {}
+    for i, (ax, (panel, lines)) in enumerate(zip(axes.flat, panels.items(), strict=False)):
+        for name, (x, y) in lines.items():
+            style = (
+                dict(color="0.45", ls=("--", ":", "-.")[list(dashed).index(name) % 3], lw=1.2)
+                if name in dashed
+                else dict(
+                    color=f"C{coloured.index(name) % 10}",
+                    marker="osD^vP*X"[coloured.index(name) % 8],
+                    ms=4,
+                    lw=1.3,
+                )
+            )
+            (handles[name],) = ax.plot(x, y, **style)
+        ax.set(title=panel, xlabel=xlabel if i + columns >= len(panels) else "")
+        if ticks:
+            ax.set_xticks(range(len(ticks[i])), ticks[i], rotation=35, ha="right", fontsize=7)
+    for ax in axes.flat[len(panels) :]:
+        ax.axis("off")
+    figure.legend(
+        handles.values(), [name.replace("_", " ") for name in handles], loc="outside lower center",
+        ncols=min(5, len(handles)), fontsize=8,
+    )  # fmt: skip
+    figure.supylabel(ylabel, fontsize=10)
+    figure.suptitle(title)
+    return figure
+
+
+def plot_agreement(
+    matrices: Mapping[str, tuple[Sequence[str], np.ndarray]], label: str, title: str
+) -> Figure:
+    """Square matrices in -1..1 {panel: (names, (M, M))}, written out, one colour scale centred at 0."""
+    figure, axes = plt.subplots(1, len(matrices), figsize=(5.6 * len(matrices), 4.9), squeeze=False)
+    for ax, (panel, (names, values)) in zip(axes.flat, matrices.items(), strict=True):
+        sns.heatmap(
+            values, annot=True, fmt=".1f", cmap=SIGNED, vmin=-1, vmax=1, square=True, ax=ax, xticklabels=names,
+            yticklabels=names, annot_kws={"size": 7}, cbar_kws={"label": label, "shrink": 0.7},
+        )  # fmt: skip
+        ax.set_title(panel)
+        ax.tick_params(labelsize=7)
+    figure.suptitle(title)
+    return figure
