@@ -49,6 +49,22 @@ CALLS: dict[str, Callable[[], Figure]] = {
     "plot_effect": lambda: plots.plot_effect(SIDE, SIDE, CLASSES, 1, suptitle="title"),
     "plot_lines": lambda: plots.plot_lines({"a": ([0, 1], [1, 2]), "b": ([0, 1], [2, 1])}, "x", "y", "title"),
     "plot_mosaic": lambda: plots.plot_mosaic({"p": torch.randn(2, 2, 4, 4)}, "unit", "title"),
+    "plot_maps": lambda: plots.plot_maps(IMAGES[0], {"a": MAPS[0], "b": MAPS[0]}, "cat", suptitle="title"),
+    "plot_scatter": lambda: plots.plot_scatter([1, 2], [3, 4], [5, 6], "x", "y", "z", "title", {"this": 0}),
+    "plot_heads": lambda: plots.plot_heads({"entropy": torch.rand(2, 3)}, "title"),
+    "plot_head_matrix": lambda: plots.plot_head_matrix(
+        {"a": torch.rand(2, 3), "b": torch.rand(2, 3)}, "score", "title", {"b": "deviation"}
+    ),
+    "plot_iav": lambda: plots.plot_iav(
+        {"p": {"mine": torch.rand(3, 2, 3), "uniform attention": torch.rand(2, 3)}}, "score", "title"
+    ),
+    "plot_scores": lambda: plots.plot_scores(
+        {"mass": {"ViT": {"lrp": (0.5, 0.4, 0.6), "random": (0.1, 0.0, 0.2)}}}, ["random"], "title"
+    ),
+    "plot_panels": lambda: plots.plot_panels(
+        {"p": {"lrp": ([0, 1], [1, 0]), "random": ([0, 1], [1, 1])}}, "x", "y", "title", dashed=["random"]
+    ),
+    "plot_agreement": lambda: plots.plot_agreement({"p": (["a", "b"], np.eye(2))}, "tau", "title"),
 }
 
 
@@ -103,7 +119,7 @@ def test_colour_maps_are_the_two_of_the_course(name):
         for artist in (*(i for i in ax.images if i.get_array().ndim == 2), *ax.collections)
         if artist.get_array() is not None and artist.get_array().size
     }
-    assert used <= {"viridis", "RdBu_r"}
+    assert used <= {"viridis", "cividis", "RdBu_r"}
 
 
 # ---------------------------------------------------------------- maps

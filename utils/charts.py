@@ -1,0 +1,277 @@
+"""Charts: numbers as dots, curves, bars and matrices. Every function returns the Figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from .style import (
+    SIGNED,
+    UNSIGNED,
+    suptitle_of,
+    title_of,
+)
+
+
+def plot_counts(counts: Mapping[str, Mapping[str, int]], title: str) -> Figure:
+    """Class counts {split: {class: images}}, one panel for each split."""
+    figure, axes = plt.subplots(1, len(counts), figsize=(3.6 * len(counts), 3), sharey=True, squeeze=False)
+    for ax, (split, numbers) in zip(axes.flat, counts.items(), strict=True):
+        ax.barh(list(numbers), list(numbers.values()), color="C0")
+        ax.bar_label(ax.containers[0], fontsize=7, padding=2)
+        ax.set(
+            title=f"{split}: {sum(numbers.values()):,} images",
+            xlabel="images",
+            xlim=(0, 1.15 * max(numbers.values())),
+        )
+    axes.flat[0].invert_yaxis()
+    suptitle_of(figure, title)
+    return figure
+
+
+def plot_history(histories: Mapping[str, object], title: str) -> Figure:
+    """Loss and accuracy of each batch (faint), their running mean, epoch marks and validation.
+
+    histories: {name: train.History}; several runs share the axes.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6))
+    for colour, (name, history) in enumerate(histories.items()):
+        per_epoch = history.steps_per_epoch
+        for ax, values, checks in (
+            (axes[0], history.loss, history.val_loss),
+            (axes[1], history.accuracy, history.val_accuracy),
+        ):
+            window = max(1, min(25, len(values) // 4))
+            smooth = np.convolve(values, np.ones(window) / window, "valid")
+            epochs = np.arange(1, len(values) + 1) / per_epoch
+            ax.plot(epochs, values, color=f"C{colour}", alpha=0.18, lw=0.7)
+            ax.plot(epochs[window - 1 :], smooth, color=f"C{colour}", label=f"{name}, training batches")
+            ax.plot(
+                np.arange(1, len(checks) + 1),
+                checks,
+                "o--",
+                color=f"C{colour}",
+                ms=5,
+                mec="k",
+                label=f"{name}, validation",
+            )
+    for ax, label in zip(axes, ("loss (cross-entropy)", "accuracy"), strict=True):
+        ax.set(xlabel="epoch", ylabel=label)
+        longest = max(len(h.val_loss) for h in histories.values())
+        ax.set_xticks(np.unique(np.linspace(0, longest, min(longest, 10) + 1).round()))
+    axes[1].set_ylim(0, 1.02)
+    lines, names = axes[0].get_legend_handles_labels()
+    figure.legend(lines, names, fontsize=7, loc="outside lower center", ncols=len(histories))
+    suptitle_of(figure, title)
+    return figure
+
+
+def plot_confusion(counts: Mapping[str, np.ndarray], classes: Sequence[str], title: str) -> Figure:
+    """Confusion matrices {model: (C, C) counts}; colour is the share of the true class (row)."""
+    figure, axes = plt.subplots(1, len(counts), figsize=(5.2 * len(counts), 4.6), squeeze=False)
+    for ax, (name, matrix) in zip(axes.flat, counts.items(), strict=True):
+        share = matrix / matrix.sum(1, keepdims=True).clip(min=1)
+        sns.heatmap(share, annot=matrix, fmt="d", cmap="viridis", vmin=0, vmax=1, ax=ax, square=True,
+                    xticklabels=classes, yticklabels=classes, annot_kws={"size": 7}, cbar_kws={"label": "share of the true class", "shrink": 0.7})  # fmt: skip
+        ax.set(title=name, xlabel="predicted", ylabel="true")
+    suptitle_of(figure, title)
+    return figure
+
+
+def plot_class_accuracy(accuracy: Mapping[str, np.ndarray], classes: Sequence[str], title: str) -> Figure:
+    """Accuracy by class {model: (C,)}, sorted by the models' mean, as paired dots."""
+    figure, ax = plt.subplots(figsize=(7, 3.6))
+    order = np.argsort(np.mean(list(accuracy.values()), 0))
+    for (name, values), marker in zip(accuracy.items(), "osD^", strict=False):
+        ax.plot(values[order], range(len(order)), marker, ms=7, label=name)
+    ax.set(
+        yticks=range(len(order)),
+        yticklabels=[classes[i] for i in order],
+        xlabel="share of the class's test images recognised",
+    )
+    ax.legend(loc="lower right")
+    title_of(ax, title)
+    return figure
+
+
+def plot_reliability(tables: Mapping[str, tuple], title: str) -> Figure:
+    """Accuracy against confidence {model: evaluate.reliability(...)}; the diagonal is honest."""
+    figure, ax = plt.subplots(figsize=(4.4, 4))
+    ax.plot([0, 1], [0, 1], "--", color="0.5", label="perfectly calibrated")
+    for name, (confidence, accuracy, share, error) in tables.items():
+        (line,) = ax.plot(confidence, accuracy, "-", label=f"{name} (error {error:.3f})")
+        ax.scatter(confidence, accuracy, s=20 + 400 * share, color=line.get_color(), alpha=0.6)
+    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
+    title_of(ax, title)
+    ax.legend(fontsize=7, loc="upper left")
+    return figure
+
+
+def plot_metrics(
+    table: Mapping[str, Mapping[str, float]],
+    limits: Mapping[str, Mapping[str, tuple[float, float]]],
+    title: str,
+) -> Figure:
+    """Metrics {model: {metric: value}} as dots with their 95 % intervals."""
+    figure, ax = plt.subplots(figsize=(7.5, 3.2))
+    names = list(next(iter(limits.values())))
+    for k, (model, values) in enumerate(table.items()):
+        x = np.arange(len(names)) + 0.18 * (k - (len(table) - 1) / 2)
+        y = np.array([values[n] for n in names])
+        low, high = np.array([limits[model][n] for n in names]).T
+        ax.errorbar(
+            x, y, [np.maximum(y - low, 0), np.maximum(high - y, 0)], fmt="osD^"[k % 4], capsize=3, label=model
+        )
+    ax.set(xticks=range(len(names)), xticklabels=names)
+    title_of(ax, title)
+    ax.legend(fontsize=8, loc="best")
+    return figure
+
+
+def plot_lines(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    xlabel: str,
+    ylabel: str,
+    title: str,
+    logy: bool = False,
+    logx: bool = False,
+) -> Figure:
+    """Named curves {name: (x, y)} in one panel."""
+    figure, ax = plt.subplots(figsize=(6.4, 3.4))
+    for (name, (x, y)), marker in zip(lines.items(), "osD^vP*X" * 3, strict=False):
+        ax.plot(x, y, marker=marker, ms=4, label=name)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    title_of(ax, title)
+    if logy:
+        ax.set_yscale("log")
+    if logx:
+        ax.set_xscale("log")
+    if len(lines) > 1:
+        ax.legend(fontsize=7)
+    return figure
+
+
+def plot_scatter(
+    x: Sequence[float], y: Sequence[float], colour: Sequence[float], xlabel: str, ylabel: str, label: str,
+    title: str, named: Mapping[str, int] | None = None,
+) -> Figure:  # fmt: skip
+    """A dot for each pair (x, y), coloured by a third number called `label`; `named` {name: index} get an arrow."""
+    figure, ax = plt.subplots(figsize=(6.4, 3.8))
+    dots = ax.scatter(x, y, c=colour, cmap=UNSIGNED, s=45, edgecolor="k", linewidth=0.4)
+    for name, i in (named or {}).items():
+        ax.annotate(name, (x[i], y[i]), (22, -22), textcoords="offset points", ha="center", fontsize=8,
+                    arrowprops=dict(arrowstyle="->", color="k"))  # fmt: skip
+    figure.colorbar(dots, ax=ax, label=label)
+    ax.margins(0.12, 0.2)
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    return figure
+
+
+def plot_scores(
+    panels: Mapping[str, Mapping[str, Mapping[str, tuple[float, float, float]]]],
+    references: Sequence[str],
+    title: str,
+) -> Figure:
+    """Scores with intervals {metric: {model: {method: (mean, low, high)}}}, best method on top.
+
+    Sorted by the mean over metrics and models; maps named in `references` know no model and are
+    hollow on a shaded row.
+    """
+    names = {method for models in panels.values() for scores in models.values() for method in scores}
+
+    def overall(method: str) -> float:
+        found = [s[method][0] for models in panels.values() for s in models.values() if method in s]
+        return float(np.mean(found))
+
+    order = sorted(names, key=overall)
+    height = 0.34 * len(order) + 1.4
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(2.7 * len(panels) + 1, height), sharey=True, squeeze=False
+    )
+    for ax, (metric, models) in zip(axes.flat, panels.items(), strict=True):
+        for row, method in enumerate(order):
+            if method in references:
+                ax.axhspan(row - 0.5, row + 0.5, color="0.92", zorder=0)
+        for k, (model, scores) in enumerate(models.items()):
+            shift = 0.2 * ((len(models) - 1) / 2 - k)
+            for row, method in enumerate(order):
+                if method in scores:
+                    mean, low, high = scores[method]
+                    ax.errorbar(
+                        mean, row + shift, xerr=[[max(mean - low, 0)], [max(high - mean, 0)]], fmt="osD^"[k % 4],
+                        color=f"C{k}", mfc="white" if method in references else None, ms=5, capsize=2,
+                        label=model if method not in references else None,
+                    )  # fmt: skip
+        ax.set(title=metric, yticks=range(len(order)), yticklabels=[name.replace("_", " ") for name in order])
+    found = dict(zip(*reversed(axes.flat[0].get_legend_handles_labels()), strict=True))
+    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=len(found), fontsize=8)
+    suptitle_of(figure, title)
+    return figure
+
+
+def plot_panels(
+    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
+    xlabel: str,
+    ylabel: str,
+    title: str,
+    columns: int = 2,
+    dashed: Sequence[str] = (),
+    ticks: Sequence[Sequence[str]] = (),
+) -> Figure:
+    """Named curves in several panels {panel: {name: (x, y)}}; a name keeps its colour everywhere.
+
+    dashed: names drawn dashed and grey (what is compared against). ticks: names of the x positions
+    0, 1, ... of each panel, where x is no number.
+    """
+    rows = -(-len(panels) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(4.6 * columns, 2.9 * rows + 0.5), sharey=True, squeeze=False
+    )
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    coloured = [name for name in names if name not in dashed]
+    handles = {}
+    for i, (ax, (panel, lines)) in enumerate(zip(axes.flat, panels.items(), strict=False)):
+        for name, (x, y) in lines.items():
+            style = (
+                dict(color="0.45", ls=("--", ":", "-.")[list(dashed).index(name) % 3], lw=1.2)
+                if name in dashed
+                else dict(
+                    color=f"C{coloured.index(name) % 10}",
+                    marker="osD^vP*X"[coloured.index(name) % 8],
+                    ms=4,
+                    lw=1.3,
+                )
+            )
+            (handles[name],) = ax.plot(x, y, **style)
+        ax.set(title=panel, xlabel=xlabel if i + columns >= len(panels) else "")
+        if ticks:
+            ax.set_xticks(range(len(ticks[i])), ticks[i], rotation=35, ha="right", fontsize=7)
+    for ax in axes.flat[len(panels) :]:
+        ax.axis("off")
+    figure.legend(
+        handles.values(), [name.replace("_", " ") for name in handles], loc="outside lower center",
+        ncols=min(5, len(handles)), fontsize=8,
+    )  # fmt: skip
+    figure.supylabel(ylabel, fontsize=10)
+    suptitle_of(figure, title)
+    return figure
+
+
+def plot_agreement(
+    matrices: Mapping[str, tuple[Sequence[str], np.ndarray]], label: str, title: str
+) -> Figure:
+    """Square matrices in -1..1 {panel: (names, (M, M))}, written out, one colour scale centred at 0."""
+    figure, axes = plt.subplots(1, len(matrices), figsize=(5.6 * len(matrices), 4.9), squeeze=False)
+    for ax, (panel, (names, values)) in zip(axes.flat, matrices.items(), strict=True):
+        sns.heatmap(
+            values, annot=True, fmt=".1f", cmap=SIGNED, vmin=-1, vmax=1, square=True, ax=ax, xticklabels=names,
+            yticklabels=names, annot_kws={"size": 7}, cbar_kws={"label": label, "shrink": 0.7},
+        )  # fmt: skip
+        ax.set_title(panel)
+        ax.tick_params(labelsize=7)
+    suptitle_of(figure, title)
+    return figure
