@@ -116,14 +116,9 @@ def attention_rows(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """What the CLS token takes from each patch: x (B, 3, H, W) -> (B, L, heads, patches).
 
     After the softmax; columns of CLS, register and distillation tokens are left out, so a row sums
-    to at most 1. A model without a CLS token gives the mean over its patches' rows instead.
+    to at most 1. A model without a CLS token gives the mean of its rows, see attention.maps().
     """
-    prefix = getattr(model, "num_prefix_tokens", 0)
-    if getattr(model, "cls_token", None) is not None or not hasattr(model, "blocks"):
-        rows = attention.maps(model, x)
-    else:
-        rows = attention.maps(model, x, rows="all")[..., prefix:, :].mean(-2)
-    return rows[..., prefix:]
+    return attention.maps(model, x)[..., getattr(model, "num_prefix_tokens", 0) :]
 
 
 def _grid(model: nn.Module) -> tuple[int, int]:
@@ -192,20 +187,11 @@ def late_mean(scores: torch.Tensor) -> torch.Tensor:
     return scores[:, -max(1, scores.shape[1] // 3) :].mean((1, 2))
 
 
-def entropy(rows: torch.Tensor) -> torch.Tensor:
-    """-sum A log A / log N over the N patches of a row scaled to sum 1: (..., N) -> (...), 0..1.
-
-    0: all attention on one patch; 1: the same on each.
-    """
-    share = rows / rows.sum(-1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)
-    return torch.special.entr(share).sum(-1) / np.log(rows.shape[-1])
-
-
 def head_entropy(
     model: nn.Module, images: torch.Tensor, chunk: int = 32, progress: bool = False
 ) -> torch.Tensor:
     """Entropy of every head's attention row: uint8 (B, 3, h, w) -> float32 (B, L, heads), 0..1, CPU."""
-    return torch.cat([entropy(rows) for rows in _streamed_rows(model, images, chunk, progress)])
+    return torch.cat([attention.entropy(rows) for rows in _streamed_rows(model, images, chunk, progress)])
 
 
 # ---------------------------------------------------------------- does a head keep its range?

@@ -157,7 +157,7 @@ def test_other_tokens_are_left_out(options):
 
 def test_entropy_ends():
     rows = torch.stack([torch.full((64,), 0.01), torch.eye(64)[5]])
-    torch.testing.assert_close(iav.entropy(rows), torch.tensor([1.0, 0.0]))
+    torch.testing.assert_close(attention.entropy(rows), torch.tensor([1.0, 0.0]))
 
 
 def test_head_ranges_follow_the_analysis_of_variance():
