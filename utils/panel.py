@@ -45,8 +45,8 @@ class Panel:
         self.knobs: dict[str, W.Widget] = {
             "images": W.Dropdown(options=[*sets, OWN]),
             "answers": W.Dropdown(options=["all", "right", "wrong", "disagree"]),
-            "true_class": W.Dropdown(options=every),
-            "predicted_class": W.Dropdown(options=every),
+            "true_class": W.Dropdown(options=every, index=0),
+            "predicted_class": W.Dropdown(options=every, index=0),
             "confidence": slider(W.FloatRangeSlider, value=(0, 1), min=0, max=1, step=0.05),
             "image": slider(W.IntSlider, 0, 0, len(explorer.images) - 1),
             "models": W.Dropdown(options=[*((n, (n,)) for n in names), *pairs]),
@@ -56,10 +56,10 @@ class Panel:
             "block": slider(W.IntSlider, deepest, 1, deepest),
             "head": slider(W.IntSlider, 0, 0, heads),
             "steps": W.Dropdown(
-                options=[("until complete", None), *((str(n), n) for n in (8, 16, 32, 64, 128, 256))]
+                options=[("until complete", None), *((str(n), n) for n in (8, 16, 32, 64, 128, 256))], index=0
             ),
             "baseline": W.Dropdown(options=list(BASELINES)),
-            "target": W.Dropdown(options=[("predicted", None), *((name, c) for c, name in classes)]),
+            "target": W.Dropdown(options=[("predicted", None), *((name, c) for c, name in classes)], index=0),
             "overlay": slider(W.FloatSlider, 0.75, min=0, max=1, step=0.05),
             "colour_scale": W.Dropdown(options=["per map", "shared"]),
             "region": W.Dropdown(options=[("keep", "none"), ("blur", "blur"), ("erase", "erase")]),
@@ -73,6 +73,7 @@ class Panel:
             knob.add_class(f"explorer-{name}")
             knob.observe(self._changed, names="value")
         self.knobs["head"].description = "head (0: mean)"
+        self.knobs["predicted_class"].description = "predicted"
         self.upload = W.FileUpload(accept="image/*", multiple=True, description="upload images")
         self.path = W.Text(description="or a path", continuous_update=False, placeholder="photos/cat.jpg")
         self.upload.observe(lambda change: self._own(uploads(change["new"])), names="value")
