@@ -14,7 +14,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from tqdm import tqdm
 
-from . import data, env, report, tidy
+from . import data, env, readme, report, tidy
 
 NOTEBOOKS = env.ROOT / "notebooks"
 
@@ -85,7 +85,7 @@ def _helpers(code: str, package: Path = env.ROOT / "utils") -> set[Path]:
             ):
                 inside = (node.module or "").removeprefix("utils").strip(".")
                 names |= {inside} if inside else {alias.name for alias in node.names}
-        files = {package / f"{name}.py" for name in names - {"page", "execute", "tidy"}} - found
+        files = {package / f"{name}.py" for name in names - {"page", "execute", "tidy", "readme"}} - found
         found |= {file for file in files if file.exists()}
         waiting += [file.read_text("utf-8") for file in files if file.exists()]
     return found
@@ -158,3 +158,5 @@ def publish(name: str = "demo", folder: Path = NOTEBOOKS, out: Path | None = Non
         raise RuntimeError("The notebooks cannot be committed like this:\n" + "\n".join(wrong))
     for copy in copies:
         (folder / copy.name).write_bytes(copy.read_bytes())
+    if folder == NOTEBOOKS:
+        readme.write(report.load_results(name))

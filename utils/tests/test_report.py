@@ -373,3 +373,22 @@ def test_a_notebook_depends_on_what_it_imports() -> None:
     assert {"data", "pixels", "env"} <= data_only and not {"lrp", "plots", "page"} & data_only
     assert {"lrp", "attention"} <= {p.stem for p in execute._helpers("from utils.explorer import View")}
     assert execute._helpers("import torch") == set()
+
+
+def test_the_readme_gets_the_results_between_its_marks(tmp_path: Path) -> None:
+    from utils import readme
+
+    file = tmp_path / "README.md"
+    file.write_text("before\n<!-- results -->\nstale words\n<!-- end of results -->\nafter\n")
+    results = {
+        "meta": {"profile": "demo", "data": "Shapes-10"},
+        "04_evaluation": {"resnet.accuracy": 0.5, "resnet.accuracy_low": 0.4, "resnet.accuracy_high": 0.6},
+    }
+    for _ in range(2):  # writing again changes nothing
+        readme.write(results, file)
+        text = file.read_text("utf-8")
+        assert "| ResNet34, accuracy | 0.843 | 0.500 [0.400, 0.600] |" in text and "stale words" not in text
+        assert text.startswith("before\n") and text.endswith("after\n") and "– / –" in text
+    file.write_text("no marks")
+    with pytest.raises(ValueError, match=r"README\.md has no place for the results"):
+        readme.write(results, file)
