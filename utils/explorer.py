@@ -199,7 +199,8 @@ class Explorer:
         found = {}
         for name in view.models:
             start = f"{name.lower()}.{view.method}."
-            found[name] = {k[len(start) :]: v for k, v in self.trust.items() if k.lower().startswith(start)}
+            measured = {k[len(start) :]: v for k, v in self.trust.items() if k.lower().startswith(start)}
+            found[name] = {k: v for k, v in measured.items() if not k.endswith(("_low", "_high"))}
         return {name: values for name, values in found.items() if values}
 
 
