@@ -11,16 +11,20 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+PIXEL_LIMIT = 64_000_000  # a larger picture could ask for gigabytes while it is unpacked
+
 
 def read_image(file: str | Path, size: int | None = None) -> torch.Tensor:
     """One photograph as uint8 (3, H, W): upright (EXIF), RGB, first frame if animated.
 
     size: if given, the shorter side is resized to it and the middle cut out, (3, size, size).
-    Raises ValueError, naming the file, if it is not a readable image.
+    Raises ValueError, naming the file, if it is not a readable image or has more than PIXEL_LIMIT pixels.
     """
     name = getattr(file, "name", str(file))
     try:
         with Image.open(file) as opened:
+            if opened.width * opened.height > PIXEL_LIMIT:
+                raise ValueError(f"{opened.width} x {opened.height} pixels are more than {PIXEL_LIMIT:,}")
             image = ImageOps.exif_transpose(opened)
             if image.mode.startswith("I"):  # 16-bit greys, which convert() would clip to white
                 image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
