@@ -10,7 +10,7 @@ NBVAL  := --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 unexport MPLBACKEND # the kernels choose their own: the inline one
 
 .DEFAULT_GOAL := help
-.PHONY: help report test lab app notebooks clean
+.PHONY: help report test lab app bench notebooks clean
 
 help: ## print this list
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,9 @@ lab: $(READY) ## open the notebooks in JupyterLab
 
 app: $(READY) ## serve the explorer without code, on this machine only
 	@$(if $(PROFILE),XTL_PROFILE=$(PROFILE)) $(PYTHON) -m voila notebooks/12_explorer.ipynb --Voila.ip=127.0.0.1
+
+bench: $(READY) ## measure the speed beside the usual way; writes figures/bench.json (DEVICE=cuda: on a GPU)
+	@$(PYTHON) -m utils.bench $(if $(DEVICE),--device $(DEVICE))
 
 notebooks: $(READY) ## execute the notebooks in place, ready to commit (PROFILE, else demo)
 	@$(PYTHON) -m utils.report notebooks --profile $(or $(PROFILE),demo)

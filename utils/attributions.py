@@ -12,6 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from . import attention, data, lrp, vit
+from .attention import Targets, as_targets
 
 BASELINES = ("black", "mean", "blur")
 TOLERANCE = 0.005  # completeness error, as a share of F(x) - F(x'), that asks for no more steps
@@ -47,8 +48,9 @@ def layers(model: nn.Module) -> list[str]:
     return found
 
 
-def _target_logits(model: nn.Module, x: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return model(x).gather(1, targets[:, None])[:, 0]
+def _target_logits(model: nn.Module, x: torch.Tensor, targets: Targets) -> torch.Tensor:
+    logits = model(x)
+    return logits.gather(1, as_targets(targets, logits)[:, None])[:, 0]
 
 
 def _input_gradient(model: nn.Module, x: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -88,11 +90,12 @@ def smoothgrad(
     return (total / samples).abs().sum(1)
 
 
-def gradcam(model: nn.Module, x: torch.Tensor, targets: torch.Tensor, layer: str | None) -> torch.Tensor:
+def gradcam(model: nn.Module, x: torch.Tensor, targets: Targets, layer: str | None) -> torch.Tensor:
     """Grad-CAM (Selvaraju et al. 2017, eq. 1 and 2) at the layer's own resolution.
 
-    The layer's output is cut from what comes before it, so the backward pass ends there and
-    frozen models work.
+    No gradient is recorded before the layer's output, so the backward pass ends there, costs
+    only what follows the layer, and works on frozen models. targets None: the predicted classes,
+    from the same forward pass.
     """
     known = layers(model)
     if layer is not None and layer not in known:
@@ -102,12 +105,14 @@ def gradcam(model: nn.Module, x: torch.Tensor, targets: torch.Tensor, layer: str
     kept: list[torch.Tensor] = []
 
     def cut(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        torch.set_grad_enabled(True)
         kept.append(output.detach().requires_grad_())
         return kept[0].clone()  # a following in-place ReLU must not touch what was kept
 
     hook = model.get_submodule(layer or known[-1]).register_forward_hook(cut)
     try:
-        logit = _target_logits(model, x, targets).sum()
+        with torch.no_grad():  # until the hook ends it
+            logit = _target_logits(model, x, targets).sum()
     finally:
         hook.remove()
     activation, gradient = kept[0].detach(), torch.autograd.grad(logit, kept[0])[0]

@@ -41,6 +41,7 @@ class Method:
     signed: bool = False  # maps can be negative: evidence against the target
     options: dict[str, Any] = field(default_factory=dict)  # names and defaults
     chunk: int = 32  # images at once, unless the caller says otherwise
+    predicts: bool = False  # run takes targets None and finds the predicted class in its own forward
     repeats: bool = False  # feeds copies of each image; run gets batch=chunk to bound those too
 
 
@@ -57,7 +58,7 @@ class IGResult:
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("saliency", "Saliency", attributions.saliency),
+        Method("saliency", "Saliency", attributions.saliency, predicts=True),
         Method(
             "smoothgrad", "SmoothGrad", attributions.smoothgrad,
             options=dict(samples=25, sigma=0.15, seed=0), repeats=True,
@@ -67,11 +68,11 @@ METHODS: dict[str, Method] = {
             lambda *inputs, **options: attributions.path_integral(*inputs, **options)[0],
             signed=True, options=dict(steps=None, baseline="black"), repeats=True,
         ),
-        Method("gradcam", "Grad-CAM", attributions.gradcam, options=dict(layer=None), chunk=64),
-        Method("lrp", "LRP", attributions.relevance, signed=True, options=dict(start_layer=0), chunk=8),
-        Method("attention", "Attention", attributions.raw_attention, frozenset({"vit"}), options=dict(block=-1, head=None)),
-        Method("attention_rollout", "Attention rollout", attributions.rollout, frozenset({"vit"}), chunk=16),
-        Method("gradient_rollout", "Gradient rollout", attributions.gradient_rollout, frozenset({"vit"}), chunk=16),
+        Method("gradcam", "Grad-CAM", attributions.gradcam, options=dict(layer=None), chunk=64, predicts=True),
+        Method("lrp", "LRP", attributions.relevance, signed=True, options=dict(start_layer=0), chunk=8, predicts=True),
+        Method("attention", "Attention", attributions.raw_attention, frozenset({"vit"}), options=dict(block=-1, head=None), predicts=True),
+        Method("attention_rollout", "Attention rollout", attributions.rollout, frozenset({"vit"}), chunk=16, predicts=True),
+        Method("gradient_rollout", "Gradient rollout", attributions.gradient_rollout, frozenset({"vit"}), chunk=16, predicts=True),
     )
 }  # fmt: skip
 
@@ -87,9 +88,12 @@ def _resize(heat: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def batches(
-    model: nn.Module, images: torch.Tensor, targets: Targets, chunk: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Preprocessed input (b, 3, H, W) and targets (b,), at most `chunk` images at a time."""
+    model: nn.Module, images: torch.Tensor, targets: Targets, chunk: int, predicts: bool = False
+) -> Iterator[tuple[torch.Tensor, Any]]:
+    """Preprocessed input (b, 3, H, W) and targets (b,), at most `chunk` images at a time.
+
+    predicts: leave targets None as they are and spare the forward pass that would find them.
+    """
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or not len(images):
         raise ValueError(
             f"Images must be uint8 (B, 3, h, w), and these are {images.dtype} {tuple(images.shape)}."
@@ -105,6 +109,9 @@ def batches(
     for i in range(0, len(images), chunk):
         part = images[i : i + chunk].to(parameter.device)
         x = data.preprocess(part, model.input_size, model.mean, model.std).to(parameter.dtype)
+        if predicts and targets is None:
+            yield x, None
+            continue
         with torch.no_grad():
             chosen = as_targets(targets[i : i + chunk] if given else targets, model(x))
         yield x, chosen
@@ -134,7 +141,7 @@ def explain(
     chunk = how.chunk if chunk is None else chunk
     options = {**how.options, **options} | (dict(batch=chunk) if how.repeats else {})
     with evaluating(model), torch.enable_grad():
-        pairs = batches(model, images, targets, chunk)
+        pairs = batches(model, images, targets, chunk, how.predicts)
         maps = [_resize(how.run(model, x, chosen, **options), images.shape[-2:]) for x, chosen in pairs]
     return torch.cat(maps)
 
