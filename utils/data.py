@@ -21,7 +21,7 @@ __all__ = [
     "CORRUPTIONS", "ImageSet", "Splits", "augment", "blur", "corrupt", "load", "preprocess", "read_image", "splits",
 ]  # fmt: skip
 
-SOURCES = ("auto", "cifar10", "shapes10", "digits", "folder:PATH")
+SOURCES = ("auto", "cifar10", "shapes10", "cats_vs_dogs", "shapes10_pair", "digits", "folder:PATH")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 PAPER_POOL = 5000  # the first CIFAR-10 training images: the paper's subset; never pretrained on
 
@@ -74,6 +74,28 @@ class Splits:
 # ---------------------------------------------------------------- reading images
 
 
+def decoded(files: list[Path], source: str, size: int | None = None) -> torch.Tensor:
+    """Images of equal size, uint8 (N, 3, size, size): decoded once, then memory-mapped from data/cache.
+
+    size: by default that of the first image if it is small (CIFAR-like), else 256.
+    """
+    known = (f"{p.parent.name}/{p.name}:{s.st_size}:{s.st_mtime_ns}" for p in files for s in [p.stat()])
+    state = "|".join([str(files[0].parent.parent.resolve()), *known])
+    cache = DATA / "cache" / f"{hashlib.sha256(state.encode()).hexdigest()[:16]}.npy"
+    if not cache.exists():
+        _, height, width = read_image(files[0]).shape
+        size = size or (width if max(height, width) <= 64 else 256)
+        stack = np.empty((len(files), 3, size, size), np.uint8)
+        for i, file in enumerate(tqdm(files, desc=f"reading {source}", unit="img")):
+            stack[i] = read_image(file, size).numpy()
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        part = cache.with_suffix(".part.npy")
+        np.save(part, stack)
+        part.replace(cache)
+    # copy-on-write: pages come from the file as they are needed, and torch may hold the array
+    return torch.from_numpy(np.load(cache, mmap_mode="c"))
+
+
 def _read_folder(folder: Path, source: str) -> ImageSet:
     """folder/<class>/<image>; decoded once, then memory-mapped from data/cache."""
     if not folder.is_dir():
@@ -100,25 +122,7 @@ def _read_folder(folder: Path, source: str) -> ImageSet:
     if all(p.stem.isdecimal() for p in files) and len({int(p.stem) for p in files}) == len(files):
         order = np.argsort([int(p.stem) for p in files])  # the official order of the set
         files, labels = [files[i] for i in order], [labels[i] for i in order]
-    state = "|".join(
-        [
-            str(folder.resolve()),
-            *(f"{p.parent.name}/{p.name}:{s.st_size}:{s.st_mtime_ns}" for p in files for s in [p.stat()]),
-        ]
-    )
-    cache = DATA / "cache" / f"{hashlib.sha256(state.encode()).hexdigest()[:16]}.npy"
-    if not cache.exists():
-        _, height, width = read_image(files[0]).shape
-        size = width if max(height, width) <= 64 else 256  # CIFAR-like: kept as it is
-        stack = np.empty((len(files), 3, size, size), np.uint8)
-        for i, file in enumerate(tqdm(files, desc=f"reading {source}", unit="img")):
-            stack[i] = read_image(file, size).numpy()
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        part = cache.with_suffix(".part.npy")
-        np.save(part, stack)
-        part.replace(cache)
-    # copy-on-write: pages come from the file as they are needed, and torch may hold the array
-    images = torch.from_numpy(np.load(cache, mmap_mode="c"))
+    images = decoded(files, source)
     return ImageSet(images, torch.tensor(labels), classes, source)
 
 
@@ -176,7 +180,8 @@ def load(source: str = "auto", split: str = "train") -> ImageSet:
     """A whole split of an image set.
 
     source: "auto" (CIFAR-10 as an image folder in data/cifar10, else torchvision's copy, else
-    its download, else Shapes-10, said aloud), "cifar10", "shapes10", "digits", or "folder:PATH"
+    its download, else Shapes-10, said aloud), "cifar10", "shapes10", "digits", "cats_vs_dogs" and
+    "shapes10_pair" (two classes; see cats_dogs), or "folder:PATH"
     (PATH/{train,test}/<class>/<image>, or PATH/<class>/<image>, of which a fifth of each class
     is the test split). split: "train" or "test". Raises ValueError for an unknown source or
     split, FileNotFoundError if the source cannot be had.
@@ -197,6 +202,10 @@ def load(source: str = "auto", split: str = "train") -> ImageSet:
         return _shapes10(split)
     if source == "digits":
         return _digits(split)
+    if source in ("cats_vs_dogs", "shapes10_pair"):
+        from . import cats_dogs
+
+        return cats_dogs.load_pair(split) if source == "cats_vs_dogs" else cats_dogs.shapes_pair(split)
     if source.startswith("folder:"):
         folder = Path(source.removeprefix("folder:")).expanduser()
         if (folder / "train").is_dir():

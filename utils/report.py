@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 STEM = re.compile(r"\d\d_[a-z0-9_]+")  # 05_gradcam, 05_layers: a notebook's number, lower-case words
 DPI = 150
-PREVIEW = 280  # pixels: width of a figure inside 13_report.ipynb, which shows all and stays under 1 MB
+PREVIEW = 230  # pixels: width of a figure inside 13_report.ipynb, which shows all and stays under 1 MB
 
 
 # ---------------------------------------------------------------- figures

@@ -233,7 +233,10 @@ def test_shapes_train_and_test_differ():
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(("imagenet",), "'imagenet'.*cifar10, shapes10, digits"), (("digits", "val"), "'val'.*train or test")],
+    [
+        (("imagenet",), "'imagenet'.*cifar10, shapes10, cats_vs_dogs, shapes10_pair, digits"),
+        (("digits", "val"), "'val'.*train or test"),
+    ],
 )
 def test_unknown_source_and_split(arguments, words):
     with pytest.raises(ValueError, match=words):
