@@ -14,6 +14,7 @@ from timm.layers.attention import Attention
 from torch import nn
 
 from . import data, vit
+from .chunks import in_chunks
 
 Targets = int | torch.Tensor | None
 
@@ -106,17 +107,21 @@ def collect(
     ViT-B/16. keep: what to make of each chunk's maps before they are dropped, such as
     entropy or, of all rows, rollout; the result is then (N, ...) of that. Raises as maps() does.
     """
-    if chunk < 1 or not len(images):
-        raise ValueError(f"collect needs an image and a chunk of 1 at least, not {len(images)} and {chunk}.")
+    if not len(images):
+        raise ValueError("collect needs an image, and there is none.")
     parameter, found = next(model.parameters()), None
-    for i in range(0, len(images), chunk):
-        part = images[i : i + chunk].to(parameter.device)
-        x = data.preprocess(part, model.input_size, model.mean, model.std).to(parameter.dtype)
-        some = maps(model, x, rows)
-        some = some if keep is None else keep(some)
+
+    def some(part: slice, _: int) -> torch.Tensor:
+        x = data.preprocess(images[part].to(parameter.device), model.input_size, model.mean, model.std)
+        taken = maps(model, x.to(parameter.dtype), rows)
+        return taken if keep is None else keep(taken)
+
+    start = 0
+    for made in in_chunks(some, len(images), chunk):
         if found is None:
-            found = torch.empty(len(images), *some.shape[1:])
-        found[i : i + len(some)] = some
+            found = torch.empty(len(images), *made.shape[1:])
+        found[start : start + len(made)] = made
+        start += len(made)
     return found
 
 

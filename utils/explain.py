@@ -6,7 +6,7 @@ memory, and gives one map per image at the image's own size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import nn
 from . import attributions, data
 from .attention import Targets, as_targets, evaluating
 from .attributions import kind, layers
+from .chunks import in_chunks
 
 __all__ = [
     "METHODS",
@@ -87,10 +88,10 @@ def _resize(heat: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return F.interpolate(heat.detach().float()[:, None], size, **mode)[:, 0].cpu()
 
 
-def batches(
-    model: nn.Module, images: torch.Tensor, targets: Targets, chunk: int, predicts: bool = False
-) -> Iterator[tuple[torch.Tensor, Any]]:
-    """Preprocessed input (b, 3, H, W) and targets (b,), at most `chunk` images at a time.
+def inputs(
+    model: nn.Module, images: torch.Tensor, targets: Targets, predicts: bool = False
+) -> Callable[[slice], tuple[torch.Tensor, Any]]:
+    """A function from rows to their preprocessed input (b, 3, H, W) and targets (b,), after checking all.
 
     predicts: leave targets None as they are and spare the forward pass that would find them.
     """
@@ -98,23 +99,22 @@ def batches(
         raise ValueError(
             f"Images must be uint8 (B, 3, h, w), and these are {images.dtype} {tuple(images.shape)}."
         )
-    if chunk < 1:
-        raise ValueError(f"chunk must be at least 1, not {chunk}.")
     given = targets is not None and torch.as_tensor(targets).ndim > 0
     if given and len(targets) != len(images):
         raise ValueError(
             f"{len(targets)} targets for {len(images)} images: give one class for all or one per image."
         )
     parameter = next(model.parameters())
-    for i in range(0, len(images), chunk):
-        part = images[i : i + chunk].to(parameter.device)
+
+    def prepared(rows: slice) -> tuple[torch.Tensor, Any]:
+        part = images[rows].to(parameter.device)
         x = data.preprocess(part, model.input_size, model.mean, model.std).to(parameter.dtype)
         if predicts and targets is None:
-            yield x, None
-            continue
+            return x, None
         with torch.no_grad():
-            chosen = as_targets(targets[i : i + chunk] if given else targets, model(x))
-        yield x, chosen
+            return x, as_targets(targets[rows] if given else targets, model(x))
+
+    return prepared
 
 
 def explain(
@@ -138,12 +138,15 @@ def explain(
     if kind(model) not in how.works_on:
         fits = ", ".join(name for name, other in METHODS.items() if kind(model) in other.works_on)
         raise ValueError(f"{method} does not work on a {kind(model).upper()}: use one of {fits}.")
-    chunk = how.chunk if chunk is None else chunk
-    options = {**how.options, **options} | (dict(batch=chunk) if how.repeats else {})
+    prepared = inputs(model, images, targets, how.predicts)
+    options = {**how.options, **options}
+
+    def maps(rows: slice, few: int) -> torch.Tensor:
+        copies = dict(batch=few) if how.repeats else {}
+        return _resize(how.run(model, *prepared(rows), **options, **copies), images.shape[-2:])
+
     with evaluating(model), torch.enable_grad():
-        pairs = batches(model, images, targets, chunk, how.predicts)
-        maps = [_resize(how.run(model, x, chosen, **options), images.shape[-2:]) for x, chosen in pairs]
-    return torch.cat(maps)
+        return torch.cat(list(in_chunks(maps, len(images), how.chunk if chunk is None else chunk)))
 
 
 def integrated_gradients(
@@ -157,11 +160,14 @@ def integrated_gradients(
     and the interpolated copies held at once. Sums are over the model's input resolution,
     before maps are resized to (h, w). Raises ValueError as explain() does.
     """
-    found = []
+    prepared = inputs(model, images, targets)
+
+    def integrals(rows: slice, few: int) -> list[torch.Tensor]:
+        heat, *numbers = attributions.path_integral(model, *prepared(rows), steps, baseline, batch=few)
+        return [_resize(heat, images.shape[-2:]), *(value.cpu() for value in numbers)]
+
     with evaluating(model), torch.enable_grad():
-        for x, chosen in batches(model, images, targets, chunk):
-            heat, *numbers = attributions.path_integral(model, x, chosen, steps, baseline, batch=chunk)
-            found.append([_resize(heat, images.shape[-2:]), *(value.cpu() for value in numbers)])
+        found = list(in_chunks(integrals, len(images), chunk))
     return IGResult(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 

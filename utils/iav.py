@@ -8,7 +8,7 @@ reconstruction from their words, with the variants that the words allow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,8 @@ from tqdm.auto import tqdm
 
 from . import attention, data
 from .attention import Targets, evaluating
-from .explain import METHODS, batches, kind
+from .chunks import in_chunks
+from .explain import METHODS, inputs, kind
 
 # ---------------------------------------------------------------- how alike two maps are
 
@@ -102,14 +103,18 @@ def attributions(
         raise ValueError(
             f"{attribution} has no option {unknown[0]!r}: it has {', '.join(how.options) or 'none'}."
         )
-    options = {**how.options, **options} | (dict(batch=chunk) if how.repeats else {})
-    few = min(chunk, how.chunk)  # what the method itself can hold at once
-    made = []
+    options, prepared = {**how.options, **options}, inputs(model, images, targets)
     with evaluating(model), torch.enable_grad(), _bar(len(images), attribution, progress) as bar:
-        for x, chosen in batches(model, images, targets, few):
-            made.append(to_grid(how.run(model, x, chosen, **options), _grid(model)).detach().float().cpu())
+
+        def places(rows: slice, few: int) -> torch.Tensor:
+            copies = dict(batch=few) if how.repeats else {}
+            x, chosen = prepared(rows)
+            found = to_grid(how.run(model, x, chosen, **options, **copies), _grid(model))
             bar.update(len(x))
-    return torch.cat(made)
+            return found.detach().float().cpu()
+
+        most = min(chunk, how.chunk)  # what the method itself can hold at once
+        return torch.cat(list(in_chunks(places, len(images), most)))
 
 
 def attention_rows(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -131,15 +136,21 @@ def _bar(n: int, words: str, progress: bool) -> tqdm:
     return tqdm(total=n, desc=words.replace("_", " "), unit="img", disable=not progress, mininterval=1.0)
 
 
-def _streamed_rows(
-    model: nn.Module, images: torch.Tensor, chunk: int, progress: bool
-) -> Iterator[torch.Tensor]:
+def _of_rows(
+    model: nn.Module, images: torch.Tensor, chunk: int, progress: bool, make: Callable[[torch.Tensor, slice], torch.Tensor]
+) -> torch.Tensor:  # fmt: skip
+    """What `make` makes of the attention rows (b, L, heads, patches) of each slice of the images, joined."""
     parameter = next(model.parameters())
     with _bar(len(images), "attention", progress) as bar:
-        for part in images.split(chunk):
-            x = data.preprocess(part.to(parameter.device), model.input_size, model.mean, model.std)
-            yield attention_rows(model, x.to(parameter.dtype)).float().cpu()
-            bar.update(len(part))
+
+        def run(rows: slice, _: int) -> torch.Tensor:
+            part = images[rows].to(parameter.device)
+            x = data.preprocess(part, model.input_size, model.mean, model.std).to(parameter.dtype)
+            found = make(attention_rows(model, x).float().cpu(), rows)
+            bar.update(len(x))
+            return found
+
+        return torch.cat(list(in_chunks(run, len(images), chunk)))
 
 
 # ---------------------------------------------------------------- scores
@@ -169,8 +180,11 @@ def ia_scores(
     else:
         found = to_grid(attribution.cpu(), grid).float()
     places = found.flatten(1)[:, None, None]  # (B, 1, 1, patches), the same for all heads
-    parts = zip(_streamed_rows(model, images, chunk, progress), places.split(chunk), strict=True)
-    return torch.cat([similarity_of(rows, at.expand_as(rows), similarity) for rows, at in parts])
+
+    def scores(seen: torch.Tensor, rows: slice) -> torch.Tensor:
+        return similarity_of(seen, places[rows].expand_as(seen), similarity)
+
+    return _of_rows(model, images, chunk, progress, scores)
 
 
 def floor(maps: torch.Tensor, similarity: str = "cosine") -> torch.Tensor:
@@ -191,7 +205,7 @@ def head_entropy(
     model: nn.Module, images: torch.Tensor, chunk: int = 32, progress: bool = False
 ) -> torch.Tensor:
     """Entropy of every head's attention row: uint8 (B, 3, h, w) -> float32 (B, L, heads), 0..1, CPU."""
-    return torch.cat([attention.entropy(rows) for rows in _streamed_rows(model, images, chunk, progress)])
+    return _of_rows(model, images, chunk, progress, lambda seen, _: attention.entropy(seen))
 
 
 # ---------------------------------------------------------------- does a head keep its range?
