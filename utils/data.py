@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -89,7 +90,7 @@ def decoded(files: list[Path], source: str, size: int | None = None) -> torch.Te
         for i, file in enumerate(tqdm(files, desc=f"reading {source}", unit="img")):
             stack[i] = read_image(file, size).numpy()
         cache.parent.mkdir(parents=True, exist_ok=True)
-        part = cache.with_suffix(".part.npy")
+        part = cache.with_suffix(f".{os.getpid()}.npy")  # several processes may read at once
         np.save(part, stack)
         part.replace(cache)
     # copy-on-write: pages come from the file as they are needed, and torch may hold the array

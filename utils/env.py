@@ -86,7 +86,8 @@ def device(name: str | None = None) -> torch.device:
 
     Raises RuntimeError if CUDA is asked for by name and absent.
     """
-    name = name or os.environ.get("XTL_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    own = f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"  # one for each process
+    name = name or os.environ.get("XTL_DEVICE") or (own if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise RuntimeError(
             f"The device {name!r} was asked for, but torch finds no CUDA GPU here: "

@@ -2,6 +2,7 @@
 
 Command line:  python -m utils.train [--profile demo]                    fine-tune the profile's models
                python -m utils.train pretrain ARCH [--epochs N ...]      make course weights
+Several GPUs:  accelerate launch -m utils.train --profile full           fine-tune, batches shared out
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import json
 import time
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,8 +22,9 @@ from timm.optim import create_optimizer_v2
 from torch import nn
 from tqdm.auto import tqdm
 
-from . import data, models
+from . import data, models, processes
 from .checkpoint import State, save
+from .chunks import in_chunks
 from .data import ImageSet
 from .env import RUNS, Profile, device, profile, seed_everything
 from .recipes import NAMED, PRETRAIN, RECIPES, SELFSUP, Recipe, learning_rate, phase
@@ -40,6 +43,7 @@ __all__ = [
 
 CHUNK = 256  # images per forward where no gradient is kept
 SAVE_EVERY = 100  # steps between checkpoints inside an epoch
+EXPLODED = 1e4  # a cross-entropy above this comes from weights that are lost
 
 
 @dataclass
@@ -74,12 +78,13 @@ def logits_of(
     """Logits (N, C) on the CPU for uint8 images (N, 3, h, w), `chunk` at a time, in eval mode."""
     where = next(model.parameters()).device
     model.eval()
-    out = []
-    for part in images.split(chunk):
-        x = data.preprocess(part.to(where), size or model.input_size, model.mean, model.std)
+
+    def run(rows: slice, _: int) -> torch.Tensor:
+        x = data.preprocess(images[rows].to(where), size or model.input_size, model.mean, model.std)
         with torch.autocast("cuda", torch.bfloat16, enabled=where.type == "cuda"):
-            out.append(model(x.contiguous(memory_format=torch.channels_last)).float().cpu())
-    return torch.cat(out)
+            return model(x.contiguous(memory_format=torch.channels_last)).float().cpu()
+
+    return torch.cat(list(in_chunks(run, len(images), chunk)))
 
 
 def fit(
@@ -99,8 +104,10 @@ def fit(
     and recipe; batch order and augmentation depend on seed and step alone, so a resumed run
     ends with the weights of an uninterrupted one. soft_labels: a teacher's probabilities
     (N, C) in the order of train_set (Hinton et al. 2015); half of the loss then. keep_epochs: also
-    keep the weights after each epoch that is trained now, epoch_01.safetensors and on. Raises
-    ValueError if labels and head do not match, FloatingPointError if the loss is not finite.
+    keep the weights after each epoch that is trained now, epoch_01.safetensors and on. Launched by
+    accelerate, the processes share each batch; run_dir must then be one folder for all. Raises
+    ValueError if labels and head do not match, FloatingPointError if the loss explodes or is not
+    a number, RuntimeError if a batch does not fit into the GPU's memory.
     """
     run_dir = Path(run_dir)
     n_classes = models.head(model).out_features
@@ -142,7 +149,9 @@ def fit(
     }
     state = State(run_dir / "last.safetensors", model, optimizer, facts)
     first, spent = state.load(records)
-    live = {k: records[k].to(where) for k in ("loss", "accuracy")}
+    rank, crew = processes.rank(), processes.size()
+    live = {k: records[k].to(where) * (rank == 0) for k in ("loss", "accuracy")}  # this process's share
+    network = processes.joined(model)
     images = train_set.images.to(where) if where.type == "cuda" else train_set.images
     targets = F.one_hot(train_set.labels, n_classes).float()
     targets = targets * (1 - recipe.label_smoothing) + recipe.label_smoothing / n_classes
@@ -151,7 +160,14 @@ def fit(
     labels, targets = train_set.labels.to(where), targets.to(where)
     begun = time.perf_counter() - spent
 
-    bar = tqdm(total=total, initial=first, desc=f"training {model.arch}", unit="step", mininterval=1.0)
+    bar = tqdm(
+        total=total,
+        initial=first,
+        desc=f"training {model.arch}",
+        unit="step",
+        mininterval=1.0,
+        disable=rank > 0,
+    )
     for step in range(first, total):
         epoch, place = divmod(step, steps)
         if place == 0 or step == first:
@@ -165,39 +181,50 @@ def fit(
         pixels = images[chosen]
         if recipe.augment:
             pixels = data.augment(pixels, torch.Generator().manual_seed(recipe.seed * 1_000_003 + step))
-        x = data.preprocess(pixels, size, model.mean, model.std).contiguous(memory_format=torch.channels_last)
+        mine = slice(rank, None, crew) if rank < len(chosen) else slice(0, 1)
+        share = len(chosen[mine]) / len(chosen) if rank < len(chosen) else 0.0
+        x = data.preprocess(pixels[mine], size, model.mean, model.std).contiguous(
+            memory_format=torch.channels_last
+        )
         for group, scale in zip(optimizer.param_groups, scales, strict=True):
             group["lr"] = learning_rate(recipe, step, steps) * scale
-        with torch.autocast("cuda", torch.bfloat16, enabled=where.type == "cuda"):
-            logits = model(x)
-            loss = F.cross_entropy(logits.float(), targets[chosen])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        try:
+            with torch.autocast("cuda", torch.bfloat16, enabled=where.type == "cuda"):
+                logits = network(x)
+                loss = F.cross_entropy(logits.float(), targets[chosen][mine]) * share
+            optimizer.zero_grad(set_to_none=True)
+            (loss * crew).backward()  # gradients are averaged over the processes
+        except torch.cuda.OutOfMemoryError:
+            raise RuntimeError(
+                f"A batch of {batch} images of {size} px does not fit into the GPU's memory: give a recipe with a smaller batch or choose a smaller profile."
+            ) from None
         optimizer.step()
         live["loss"][step] = loss.detach()  # stays on the device: no synchronisation in the step
-        live["accuracy"][step] = (logits.argmax(1) == labels[chosen]).float().mean()
+        live["accuracy"][step] = (logits.argmax(1) == labels[chosen][mine]).float().mean() * share
         bar.update()
 
         ends = place == steps - 1
         if ends or (place + 1) % SAVE_EVERY == 0:
             for key in live:
-                records[key].copy_(live[key])
-            bad = torch.nonzero(~records["loss"][: step + 1].isfinite())
+                records[key].copy_(processes.total(live[key]))
+            bad = torch.nonzero(~(records["loss"][: step + 1] < EXPLODED))  # also where it is not a number
             if len(bad):
                 raise FloatingPointError(
-                    f"The loss is not a finite number at batch {int(bad[0])}: lower the learning rate (now {recipe.lr}). The state before it is kept in {state.file.name}."
+                    f"The loss is {records['loss'][bad[0]].item():.3g} at batch {int(bad[0])}: lower the learning rate (now {recipe.lr}). The state before it is kept in {state.file.name}."
                 )
         if ends:
-            val_logits = logits_of(model, val_set.images, size=size)
+            val_logits = processes.sharded(partial(logits_of, model, size=size), val_set.images)
             records["val_loss"][epoch] = F.cross_entropy(val_logits, val_set.labels)
             records["val_accuracy"][epoch] = (val_logits.argmax(1) == val_set.labels).float().mean()
             bar.set_postfix(val=f"{records['val_accuracy'][epoch]:.3f}")
-            if epoch == records["val_accuracy"][: epoch + 1].argmax():  # the first of equals
+            best = epoch == records["val_accuracy"][: epoch + 1].argmax()  # the first of equals
+            if best and rank == 0:
                 save(run_dir / "best.safetensors", model.state_dict(), facts)
-            if keep_epochs:
+            if keep_epochs and rank == 0:
                 save(run_dir / f"epoch_{epoch + 1:02d}.safetensors", model.state_dict(), facts)
-            _log(run_dir, records, epoch, steps)
-        if ends or (place + 1) % SAVE_EVERY == 0:
+            if rank == 0:
+                _log(run_dir, records, epoch, steps)
+        if rank == 0 and (ends or (place + 1) % SAVE_EVERY == 0):
             state.save(step + 1, records, time.perf_counter() - begun)
     bar.close()
 
@@ -208,7 +235,9 @@ def fit(
         steps_per_epoch=steps,
         seconds=time.perf_counter() - begun,
     )
-    (run_dir / "history.json").write_text(json.dumps(asdict(history) | {"facts": facts}))
+    if rank == 0:
+        (run_dir / "history.json").write_text(json.dumps(asdict(history) | {"facts": facts}))
+    processes.wait()
     models.load_state(model, run_dir / "best.safetensors", model.arch)
     return history
 
