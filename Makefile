@@ -4,13 +4,13 @@
 VENV   := .venv
 PYTHON := $(VENV)/bin/python
 READY  := $(VENV)/.ready
-PIPS   := -r utils/requirements.txt -r utils/tests/requirements.txt -c utils/constraints.txt
+PIPS   := --require-hashes -r utils/constraints.txt
 NBVAL  := --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 
 unexport MPLBACKEND # the kernels choose their own: the inline one
 
 .DEFAULT_GOAL := help
-.PHONY: help report test lab app bench notebooks clean
+.PHONY: help report test lab app bench notebooks lock audit test-oldest clean
 
 help: ## print this list
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,12 +39,28 @@ bench: $(READY) ## measure the speed beside the usual way; writes figures/bench.
 notebooks: $(READY) ## execute the notebooks in place, ready to commit (PROFILE, else demo)
 	@$(PYTHON) -m utils.report notebooks --profile $(or $(PROFILE),demo)
 
+lock: $(READY) ## pin newer versions in utils/constraints.txt, with hashes, for all systems
+	@$(PYTHON) -m uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
+	  --no-emit-index-url --custom-compile-command "make lock" \
+	  utils/requirements.txt utils/tests/requirements.txt -o utils/constraints.txt
+
+audit: $(READY) ## known vulnerabilities of the pinned packages (asks the internet)
+	@if $(PYTHON) -c "import urllib.request as u; u.urlopen('https://pypi.org/pypi/pip/json', timeout=10)" 2>/dev/null; then \
+	  $(PYTHON) -m pip_audit --disable-pip --require-hashes -r utils/constraints.txt; \
+	else echo "audit: the advisory data cannot be reached from here, so nothing was checked"; fi
+
+test-oldest: $(READY) ## unit tests with the oldest allowed versions, in .venv-oldest
+	@$(PYTHON) -m uv venv --quiet --allow-existing --python $(PYTHON) .venv-oldest
+	@$(PYTHON) -m uv pip install --quiet --python .venv-oldest --resolution lowest-direct \
+	  -r utils/requirements.txt -r utils/tests/requirements.txt
+	@env -u XTL_DATA XTL_PROFILE=smoke .venv-oldest/bin/python -m pytest utils/tests --ignore utils/tests/test_notebooks.py
+
 clean: ## remove caches, executed copies and smoke output; keep .venv, data and trained models
 	@rm -rf runs/smoke runs/*/executed figures/smoke .pytest_cache .ruff_cache
 	@find utils notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
 
-# The newest tested versions in a fresh .venv: with uv where it can be had, else with pip.
-$(READY): utils/requirements.txt utils/tests/requirements.txt utils/constraints.txt
+# The tested versions, checked against their hashes, in a fresh .venv: with uv where it can be had, else with pip.
+$(READY): utils/constraints.txt
 	@base=; for p in $${BASE:-python3 python3.12 python3.11 python3.13}; do \
 	  if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then base=$$p; break; fi; done; \
 	if [ -z "$$base" ]; then \
