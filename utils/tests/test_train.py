@@ -3,10 +3,13 @@
 import ast
 import inspect
 import json
+import multiprocessing
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 
 import pytest
@@ -320,6 +323,47 @@ def test_a_real_kill_in_the_middle_of_a_checkpoint(tmp_path, steps):
     assert steps.count == 5  # from the end of the first epoch on
     whole = train.fit(model, images(), images(10, 1), ADAMW, tmp_path / "whole")
     assert same(weights(model), weights(resumed)) and curves(history) == curves(whole)
+
+
+def live(folder: str, threads: int) -> None:
+    """A process that trains, checkpoints after every step, and takes its time over each file."""
+    torch.set_num_threads(threads)
+    train.SAVE_EVERY, written = 1, checkpoint.save_file
+
+    def slowly(tensors, file, facts):
+        file.write_bytes(b"half a file")
+        time.sleep(0.02)
+        written(tensors, file, facts)
+
+    checkpoint.save_file = slowly
+    train.fit(tiny(), images(), images(10, 1), ADAMW, folder)
+
+
+def test_twenty_kills_at_random_moments(tmp_path):
+    model = tiny()
+    train.SAVE_EVERY = 1
+    whole = train.fit(model, images(), images(10, 1), ADAMW, tmp_path / "whole")
+    context = multiprocessing.get_context("forkserver")  # new lives without new imports
+    context.set_forkserver_preload([__name__])
+    moments, kills, halves, runs = random.Random(0), 0, 0, 0
+    while kills < 20:
+        folder, finished = tmp_path / f"run {runs}", False
+        while not finished:
+            process = context.Process(target=live, args=(str(folder), torch.get_num_threads()))
+            process.start()
+            process.join(moments.uniform(0.02, 0.6) if kills < 20 else None)
+            finished = process.exitcode == 0
+            if not finished:
+                process.kill()
+                process.join()
+                assert process.exitcode == -signal.SIGKILL
+                kills += 1
+                halves += (folder / "last.part").exists()
+        resumed = tiny()
+        history = train.fit(resumed, images(), images(10, 1), ADAMW, folder)
+        assert same(weights(model), weights(resumed)) and curves(history) == curves(whole)
+        runs += 1
+    assert halves > 0  # some in the middle of a checkpoint
 
 
 def test_a_finished_run_is_loaded_without_a_step(tmp_path, steps, capsys):
