@@ -34,16 +34,19 @@ def layers(model: nn.Module) -> list[str]:
     """Layers that Grad-CAM accepts, in order from the input; the last is its default.
 
     ViT: norm1 of each block (later parts of the last block give patch tokens no gradient);
-    ResNet: its residual blocks; models with a `features` chain: the ReLU after each convolution.
+    ResNet: its residual blocks; other timm models: the stages that timm lists in feature_info;
+    models with a `features` chain: the ReLU after each convolution.
     """
     if kind(model) == "vit":
         return [f"blocks.{i}.norm1" for i in range(len(model.blocks))]
     if hasattr(model, "layer4"):
         return [f"layer{s}.{i}" for s in range(1, 5) for i in range(len(getattr(model, f"layer{s}")))]
+    if hasattr(model, "feature_info"):
+        return [stage["module"] for stage in model.feature_info]
     found = [f"features.{i}" for i, m in enumerate(getattr(model, "features", [])) if isinstance(m, nn.ReLU)]
     if not found:
         raise ValueError(
-            f"Grad-CAM does not know the layers of {type(model).__name__}: use a ResNet, AlexNet or ViT."
+            f"Grad-CAM does not know the layers of {type(model).__name__}: use a timm model or AlexNet."
         )
     return found
 
@@ -102,14 +105,14 @@ def gradcam(model: nn.Module, x: torch.Tensor, targets: Targets, layer: str | No
         raise ValueError(
             f"There is no Grad-CAM layer {layer!r} in this model: use one of {', '.join(known)}."
         )
-    kept: list[torch.Tensor] = []
+    name, kept = layer or known[-1], []
 
     def cut(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
         torch.set_grad_enabled(True)
         kept.append(output.detach().requires_grad_())
         return kept[0].clone()  # a following in-place ReLU must not touch what was kept
 
-    hook = model.get_submodule(layer or known[-1]).register_forward_hook(cut)
+    hook = model.get_submodule(name).register_forward_hook(cut)
     try:
         with torch.no_grad():  # until the hook ends it
             logit = _target_logits(model, x, targets).sum()
@@ -122,6 +125,9 @@ def gradcam(model: nn.Module, x: torch.Tensor, targets: Targets, layer: str | No
             t[:, model.num_prefix_tokens :].transpose(1, 2).unflatten(2, rows_columns)
             for t in (activation, gradient)
         )
+    width = {stage["module"]: stage["num_chs"] for stage in getattr(model, "feature_info", ())}.get(name)
+    if width == activation.shape[-1] != activation.shape[1]:  # Swin and others keep channels last
+        activation, gradient = activation.movedim(-1, 1), gradient.movedim(-1, 1)
     return (gradient.mean((2, 3), keepdim=True) * activation).sum(1).relu()
 
 

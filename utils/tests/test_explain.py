@@ -96,6 +96,28 @@ def test_gradcam_equals_pytorch_grad_cam(nets, arch, layer):
     torch.testing.assert_close((ours - low) / (high - low + 1e-7), theirs, rtol=0, atol=2e-3)
 
 
+@pytest.mark.parametrize("arch", ["convnext_atto", "efficientnet_b0", "swin_tiny_patch4_window7_224"])
+def test_other_timm_models_explain_their_stages(arch):
+    torch.manual_seed(0)
+    model = models.build(arch, 3, "none")
+    for module in model.modules():
+        if hasattr(module, "gamma") and isinstance(module.gamma, nn.Parameter):
+            nn.init.ones_(module.gamma)  # fresh ConvNeXt blocks are almost the identity
+    models.head(model).weight.data.mul_(1e7)  # fresh networks' maps are so faint that the peer's 1e-7 counts
+    names = explain.layers(model)
+    channels_last = arch.startswith("swin")
+    x = data.preprocess(pictures(2, 64), model.input_size, model.mean, model.std)
+    for name in (names[1], names[-1]):
+        ours = explain.METHODS["gradcam"].run(model, x, torch.tensor([1, 2]), layer=name)
+        reshape = (lambda t: t.movedim(-1, 1)) if channels_last else None
+        with GradCAM(model, [model.get_submodule(name)], reshape_transform=reshape) as peer:
+            theirs = torch.from_numpy(peer(x, [ClassifierOutputTarget(1), ClassifierOutputTarget(2)]))
+        assert 2 < ours.shape[1] == ours.shape[2] < model.input_size, (name, ours.shape)
+        ours = F.interpolate(ours[:, None], theirs.shape[1:], mode="bilinear")[:, 0]
+        low, high = ours.amin((1, 2), True), ours.amax((1, 2), True)
+        torch.testing.assert_close((ours - low) / (high - low + 1e-7), theirs, rtol=0, atol=5e-3)
+
+
 def test_gradcam_layers_are_all_usable(nets):
     assert (
         explain.layers(nets["resnet34_slim"])[-1] == "layer4.2"
