@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -124,7 +125,9 @@ def _alone(task: str, n: int, steps: int, where: torch.device) -> dict[str, floa
 def _fresh(task: str, n: int, steps: int, where: torch.device) -> dict[str, float]:
     """The same in a process of its own."""
     words = [sys.executable, "-m", "utils.bench", "--device", str(where), "--case", task, str(n), str(steps)]
-    done = subprocess.run(words, cwd=env.ROOT, capture_output=True, text=True)
+    # glibc keeps freed memory for later; told not to, what is resident is what is in use
+    frugal = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
+    done = subprocess.run(words, cwd=env.ROOT, env=os.environ | frugal, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"Measuring {task} alone failed: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -193,6 +196,8 @@ def evaluation(where: torch.device, tiny: bool) -> list[Entry]:
 def gradcam(where: torch.device, tiny: bool) -> list[Entry]:
     arch = "resnet34" if where.type == "cuda" else "resnet34_slim"
     model, x, targets = _model(arch, where, 2 if tiny else 32)
+    # a fresh network's maps are so faint that the 1e-7 in the peer's scaling counts
+    models.head(model).weight.data.mul_(1e5)
     cam, wanted = GradCAM(model, [model.layer4[-1]]), [ClassifierOutputTarget(t) for t in targets.tolist()]
     ours = partial(attributions.gradcam, model, x, targets, None)
     times = 1 if tiny else 5
@@ -221,7 +226,7 @@ def gradcam(where: torch.device, tiny: bool) -> list[Entry]:
 
 def ig_memory(where: torch.device, tiny: bool) -> list[Entry]:
     alone = _alone if tiny else _fresh
-    sizes = [(1, 2), (1, 4), (2, 2)] if tiny else [(8, 50), (8, 200), (64, 16)]
+    sizes = [(1, 2), (1, 4), (2, 2)] if tiny else [(8, 50), (8, 200), (64, 50)]
     few, long, many = (alone("ig", n, steps, where) for n, steps in sizes)
     each = [case["seconds"] / (n * s) for case, (n, s) in zip((few, long, many), sizes, strict=True)]
     model, x, targets = _model("vit_mini", where, 2)

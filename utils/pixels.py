@@ -43,37 +43,47 @@ def read_image(file: str | Path, size: int | None = None) -> torch.Tensor:
 
 
 @cache
-def _pil_weights(n_in: int, n_out: int) -> torch.Tensor:
-    """Pillow's antialiased bilinear weights (n_out, n_in), rounded like there to units of 2^-22."""
+def _taps(n_in: int, n_out: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pillow's antialiased bilinear resize of one axis: int64 places and int32 weights, both (taps, n_out).
+
+    Weights are rounded as there, to units of 2^-22; places that do not count have weight 0.
+    """
     scale = n_in / n_out
     reach = max(scale, 1.0)
     centre = (torch.arange(n_out, dtype=torch.float64)[:, None] + 0.5) * scale
     weights = (1 - ((torch.arange(n_in) - centre + 0.5) / reach).abs()).clamp(min=0)
-    return (weights / weights.sum(1, keepdim=True) * 2**22).round() / 2**22
+    weights = (weights / weights.sum(1, keepdim=True) * 2**22).round().int()
+    places = weights.topk(int((weights > 0).sum(1).max()), 1).indices.sort(1).values
+    return places.T.contiguous(), weights.gather(1, places).T.contiguous()
+
+
+def _along(levels: torch.Tensor, places: torch.Tensor, weights: torch.Tensor, axis: int) -> torch.Tensor:
+    """int32 levels (B, 3, h, w) resized along one axis, rounded; sums stay below 2^31."""
+    weights = weights[:, :, None] if axis == -2 else weights
+    found = levels.index_select(axis, places[0]).mul_(weights[0])
+    for place, weight in zip(places[1:], weights[1:], strict=True):
+        found.addcmul_(levels.index_select(axis, place), weight)
+    return found.add_(2**21).bitwise_right_shift_(22)
 
 
 def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
-    """uint8 (B, 3, h, w) -> whole levels (B, 3, size, size), uint8 or float64, equal to Pillow's.
+    """uint8 (B, 3, h, w) -> levels (B, 3, size, size), uint8 or int32, equal to Pillow's.
 
     torch's uint8 kernel rounds its weights to about 15 bits: it is right where they are short
-    binary fractions (32 to 128 pixels, say) and else a level off here and there. Then matrix
-    products in float64 are taken, in which every sum of levels times weights is exact. Like
-    Pillow 13, they start with the rows unless the picture is so upright that shrinking the
-    columns first saves work.
+    binary fractions (32 to 128 pixels, say) and else a level off here and there; then Pillow's
+    integer sums are taken. Like Pillow 13, they start with the rows unless the picture is so
+    upright that shrinking the columns first saves work.
     """
     height, width = images.shape[-2:]
-    down, across = (_pil_weights(n, size) for n in (height, width))
+    down, across = _taps(height, size), _taps(width, size)
     upright = height > size and height - size > 2 * (width - size)
-    short = all((weights * 2**12 % 1 == 0).all() for weights in (down, across))
+    short = all((weights % 2**10 == 0).all() for _, weights in (down, across))
     if short and not upright and images.device.type == "cpu":
         return F.interpolate(images, (size, size), mode="bilinear", antialias=True)
-    down, across = (weights.to(images.device) for weights in (down, across))
-    passes = [lambda x: x @ across.T, lambda x: down @ x]
-    if upright:
-        passes.reverse()
-    levels = images.double()
-    for along in passes:
-        levels = along(levels).add_(0.5).floor_()
+    axes = [(across, -1), (down, -2)]
+    levels = images.int()
+    for taps, axis in reversed(axes) if upright else axes:
+        levels = _along(levels, *(t.to(images.device) for t in taps), axis)
     return levels
 
 
@@ -84,11 +94,15 @@ def preprocess(
 
     Bilinear resize with antialiasing, equal to Pillow's level for level.
     """
-    if images.shape[-2:] != (size, size):
-        images = _resize(images, size)
     levels = 255 * torch.tensor([mean, std], dtype=torch.float32).view(2, 1, 3, 1, 1)
     shift, scale = levels.to(images.device, non_blocking=True)
-    return (images.float() - shift) / scale
+    ready = torch.empty(len(images), 3, size, size, device=images.device)
+    # as many at once as a processor's cache holds
+    few = max(1, 2**17 // size**2) if images.device.type == "cpu" else len(images)
+    for some, place in zip(images.split(few), ready.split(few), strict=True):
+        levels = some if some.shape[-2:] == (size, size) else _resize(some, size)
+        torch.sub(levels, shift, out=place).div_(scale)
+    return ready
 
 
 def augment(images: torch.Tensor, generator: torch.Generator, pad: float = 0.125) -> torch.Tensor:
