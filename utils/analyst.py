@@ -185,10 +185,12 @@ class RuleAnalyst:
         else:
             first = strongest[0]
             trait, sign = list(WORDS)[first], np.sign(shift[first])
-            beyond = own & (sign * away[:, first] > abs(shift[first]) / 2)  # nearer to these than to the norm
+            theirs = table[some, first].mean()
+            halfway = (theirs + middle[first]) / 2  # beyond it an image is nearer to these than to the norm
+            beyond = own & (sign * (table[:, first] - halfway) > 0)
             rest = own & ~beyond
             text += (
-                f" and are {'; '.join(said)} ({trait} {table[some, first].mean():.2f}, usual for a {name} that is "
+                f" and are {'; '.join(said)} ({trait} {theirs:.2f}, usual for a {name} that is "
                 f"recognised: {middle[first]:.2f}). Of all such images of {name} {(failed & beyond).sum()} of {beyond.sum()} "
                 f"fail, of the others {(failed & rest).sum()} of {rest.sum()}."
             )

@@ -39,12 +39,13 @@ class ClaudeAnalyst:
 
     model: the service's name of a model; limit: how many mistakes, the most confident first;
     price: dollars for a million tokens in and out; most: dollars that may be spent on one call
-    of analyse; timeout: seconds for each try; retries: tries after the first; cache: a folder
+    of analyse; timeout: seconds for each try; retries: tries after the first; max_tokens: of a
+    reply (models that think first need some thousands); cache: a folder
     for replies, so that a rerun sends nothing. The key comes from the environment variable
     ANTHROPIC_API_KEY. base_url: another address of the service.
     """
 
-    model: str = "claude-sonnet-4-5"
+    model: str = "claude-sonnet-4-6"
     limit: int = 12
     price: tuple[float, float] = (3.0, 15.0)
     most: float = 1.0
