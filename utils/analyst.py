@@ -27,6 +27,7 @@ WORDS = {  # trait: (what a low value looks like, what a high one does)
     "distance": ("looked at in the very middle", "looked at away from the middle"),
     "spread": ("judged by one small spot", "judged by the whole picture"),
 }
+ENOUGH = 5  # recognised images that make a norm; below that, all of the class do
 COLOURS = {
     "black": (20, 20, 20), "dark grey": (75, 75, 75), "grey": (135, 135, 135), "white": (235, 235, 235),
     "brown": (110, 75, 45), "beige": (200, 175, 145), "orange": (205, 120, 50), "yellow": (225, 210, 80),
@@ -160,7 +161,8 @@ class RuleAnalyst:
         found = []
         for label in np.unique(labels[failed]):
             own, members = labels == label, np.flatnonzero((labels == label) & failed)
-            norm = table[own & ~failed] if (own & ~failed).sum() > 4 else table[own]
+            known = own & ~failed
+            norm = table[known if known.sum() >= ENOUGH else own]
             middle, scale = norm.mean(0), norm.std(0) + 1e-6
             away = ((table - middle) / scale).clip(-4, 4)
             k = min(self.clusters, max(1, len(members) // self.smallest))
@@ -179,9 +181,13 @@ class RuleAnalyst:
         strongest = [i for i in np.argsort(-np.abs(shift)) if abs(shift[i]) >= self.notable][:3]
         said = [list(WORDS.values())[i][int(shift[i] > 0)] for i in strongest]
         verb = "are least certain" if evidence.near else f"are taken for {taken}"
+        known = int((own & ~failed).sum())
+        usual = f"a {name} that is recognised" if known >= ENOUGH else f"all images of {name}"
         text = f"{len(some)} of {own.sum()} images of {name} {verb}"
-        if not said:
-            text += "; they look like those that are recognised, so nothing measured here explains them."
+        if not known:
+            text += "; none is recognised, so there is nothing to compare them with."
+        elif not said:
+            text += f"; they look like {'those that are recognised' if known >= ENOUGH else 'all others'}, so nothing measured here explains them."
         else:
             first = strongest[0]
             trait, sign = list(WORDS)[first], np.sign(shift[first])
@@ -190,9 +196,8 @@ class RuleAnalyst:
             beyond = own & (sign * (table[:, first] - halfway) > 0)
             rest = own & ~beyond
             text += (
-                f" and are {'; '.join(said)} ({trait} {theirs:.2f}, usual for a {name} that is "
-                f"recognised: {middle[first]:.2f}). Of all such images of {name} {(failed & beyond).sum()} of {beyond.sum()} "
-                f"fail, of the others {(failed & rest).sum()} of {rest.sum()}."
+                f" and are {'; '.join(said)} ({trait} {theirs:.2f}, usual for {usual}: {middle[first]:.2f}). Of all such "
+                f"images of {name} {(failed & beyond).sum()} of {beyond.sum()} fail, of the others {(failed & rest).sum()} of {rest.sum()}."
             )
         colours = [colour_name(evidence.images[i], evidence.maps[i]) for i in some]
         colour = max(sorted(set(colours)), key=colours.count)

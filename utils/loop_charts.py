@@ -32,29 +32,27 @@ def plot_contact_sheet(
     check(images, heatmaps=heatmaps, titles=titles, made=made)
     if len(random):
         check(images, random=random)
-    wide, chance = max(map(len, made)), max(map(len, random), default=0)
-    columns = 2 + wide + chance
-    widths = [1.0] * (2 + wide) + [1.0] * chance
+    blocks = [("made for it", made)] + ([("random control", random)] if len(random) else [])
+    widths, starts = [1.0, 1.0], []
+    for _, rows in blocks:
+        widths += [0.25]  # a gap
+        starts += [len(widths)]
+        widths += [1.0] * max(map(len, rows))
     figure, axes = plt.subplots(
-        len(images), columns, squeeze=False, gridspec_kw={"width_ratios": widths},
-        figsize=(side * columns + 0.4, (side + 0.22) * len(images) + 0.5),
+        len(images), len(widths), squeeze=False, gridspec_kw={"width_ratios": widths},
+        figsize=(1.08 * side * sum(widths), (side + 0.28) * len(images) + 0.5),
     )  # fmt: skip
     for ax in axes.flat:
         ax.axis("off")
     for row, (image, heatmap) in enumerate(zip(images, heatmaps, strict=True)):
-        cells = [(0, to_rgb(image), titles[row]), (1, overlay(image, heatmap), "where it looked")]
-        cells += [
-            (2 + k, to_rgb(new), "generated for it" if not k else "") for k, new in enumerate(made[row])
-        ]
-        if len(random):
+        cells = [(0, to_rgb(image), titles[row]), (1, overlay(image, heatmap), "map" if row == 0 else "")]
+        for (label, rows), begin in zip(blocks, starts, strict=True):
             cells += [
-                (2 + wide + k, to_rgb(new), "control: random" if not k else "")
-                for k, new in enumerate(random[row])
+                (begin + k, to_rgb(new), label if row == k == 0 else "") for k, new in enumerate(rows[row])
             ]
         for column, picture, title in cells:
             axes[row, column].axis("on")
-            first = row == 0 or column == 0
-            draw(axes[row, column], picture, title if first else "")
+            draw(axes[row, column], picture, title)
     suptitle_of(figure, suptitle)
     return figure
 

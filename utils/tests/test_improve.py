@@ -18,7 +18,7 @@ import timm
 import torch
 from PIL import Image
 
-from utils import analyst, arms, cats_dogs, data, generator, improve, models, train
+from utils import analyst, arms, cats_dogs, data, generator, improve, loop_charts, models, train
 from utils.analyst import Evidence, Finding, RuleAnalyst
 from utils.claude import KEY, ClaudeAnalyst
 from utils.evaluate import Predictions
@@ -107,6 +107,16 @@ def test_mistakes_of_two_kinds_are_two_findings() -> None:
 def test_mistakes_like_all_others_are_said_to_be_unexplained() -> None:
     texts = [f.text for f in RuleAnalyst(notable=5.0).analyse(evidence())]
     assert texts and all("nothing measured here explains them" in text for text in texts)
+
+
+def test_without_a_recognised_image_nothing_is_said_to_look_like_one() -> None:
+    own = list(range(0, 40, 2))
+    texts = [f.text for f in RuleAnalyst().analyse(evidence(40, own))]
+    assert texts and all(
+        "none is recognised, so there is nothing to compare them with" in text for text in texts
+    )
+    texts = [f.text for f in RuleAnalyst(notable=0.0).analyse(evidence(40, own[2:]))]
+    assert texts and all("usual for all images of cat" in text for text in texts)
 
 
 def test_no_mistake_and_one_class_are_said(capsys: pytest.CaptureFixture) -> None:
@@ -655,6 +665,49 @@ def test_inside_is_a_share_and_the_middle_covers_half() -> None:
     assert improve.inside(torch.ones(1, 64, 64), improve.middle(64, 64)).item() == pytest.approx(
         0.5, abs=0.02
     )
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def test_the_sheet_shows_each_image_with_what_it_asked_for() -> None:
+    images, maps = pair(2).images, torch.rand(2, 32, 32)
+    made, chance = [images[:1], images[:2]], [images[:0], images[:2]]
+    figure = loop_charts.plot_contact_sheet(images, maps, made, ["a", "b"], chance)
+    pictures = [len(ax.images) for ax in figure.axes]
+    assert sum(pictures) == 2 * 2 + 3 + 2 and len(figure.axes) == 2 * (2 + 1 + 2 + 1 + 2)
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles.count("made for it") == 1 and {"a", "b"} <= set(titles)
+    with pytest.raises(ValueError, match="2 images but 1 made"):
+        loop_charts.plot_contact_sheet(images, maps, made[:1], ["a", "b"])
+
+
+def test_the_chart_of_arms_shows_the_numbers_it_is_given() -> None:
+    levels = {"base": (0.7, 0.6, 0.8), "up": (0.8, 0.7, 0.9), "same": (0.71, 0.6, 0.8)}
+    gains = {"up": (0.1, 0.05, 0.15), "same": (0.01, -0.1, 0.1)}
+    figure = loop_charts.plot_arms(
+        levels, gains, {"up": ([4, 6], [1, 1])}, ["same"], {"base": 0.95, "up": 0.97}, "t"
+    )
+    accuracy, gain, mistakes = figure.axes
+    assert [line.get_xdata()[0] for line in accuracy.lines if line.get_marker() == "o"] == [0.7, 0.8, 0.71]
+    dots = [line for line in gain.lines if line.get_marker() == "o"]
+    assert [dot.get_xdata()[0] for dot in dots] == pytest.approx([10, 1])
+    assert dots[0].get_color() == "C2" and dots[1].get_color() == "C0"
+    (diamonds,) = [line for line in gain.lines if line.get_marker() == "D"]
+    assert list(diamonds.get_xdata()) == pytest.approx([2.0])
+    assert sorted(bar.get_width() for bar in mistakes.patches if bar.get_height() < 0.9) == [-1, 5]
+
+
+def test_before_and_after_are_drawn_as_given() -> None:
+    before, after = np.array([0.1, 0.3]), np.array([0.4, 0.2])
+    figure = loop_charts.plot_before_after({"p": {"fixed": (before, after)}}, "share", "t")
+    (cross,) = [line for line in figure.axes[0].lines if line.get_marker() == "X"]
+    assert (cross.get_xdata()[0], cross.get_ydata()[0]) == (pytest.approx(0.2), pytest.approx(0.3))
+    images, maps = pair(3).images, torch.rand(3, 32, 32)
+    changed = loop_charts.plot_changed(images, maps, maps, ["a", "b", "c"])
+    assert len(changed.axes) == 9 and all(len(ax.images) == 1 for ax in changed.axes)
+    with pytest.raises(ValueError, match="3 images but 2 after"):
+        loop_charts.plot_changed(images, maps, maps[:2], ["a", "b", "c"])
 
 
 # ---------------------------------------------------------------- data
