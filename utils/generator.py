@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -135,23 +135,30 @@ class RecomposeGenerator:
     filled in, and given the failing image's mean colours and contrast. No pixel of the evidence is used.
     """
 
-    images: torch.Tensor  # uint8 (S, 3, H, W), recognised training images
+    images: torch.Tensor  # uint8 (S, 3, H, W), training images, recognised if any of the class are
     labels: torch.Tensor  # int64 (S,)
     alpha: torch.Tensor  # float (S, H, W), their objects
 
     @classmethod
     def of(cls, model: nn.Module, train_set: ImageSet, per_class: int = 60, method: str = "lrp", seed: int = 0) -> RecomposeGenerator:  # fmt: skip
-        """Sources: up to per_class images of each class that `model` recognises. ValueError if a class has none."""
-        right = logits_of(model, train_set.images).argmax(1) == train_set.labels
+        """Sources: up to per_class images of each class that `model` recognises.
+
+        Of a class that it never recognises the images that it likes best for that class, said aloud.
+        ValueError for a class without any training image.
+        """
+        chances = logits_of(model, train_set.images).softmax(1)
+        right = chances.argmax(1) == train_set.labels
         order = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(seed))
         chosen = []
         for label, name in enumerate(train_set.classes):
-            own = order[right[order] & (train_set.labels[order] == label)][:per_class]
+            own = order[train_set.labels[order] == label]
             if not len(own):
-                raise ValueError(
-                    f"The model recognises no training image of {name} to cut out: train it longer, or use DiffusionGenerator."
-                )
-            chosen.append(own)
+                raise ValueError(f"There is no training image of {name} to cut out: add some.")
+            known = own[right[own]]
+            if not len(known):
+                print(f"The model recognises no training image of {name}: the objects cut out may be poor.")
+                known = own[chances[own, label].argsort(descending=True, stable=True)]
+            chosen.append(known[:per_class])
         some = train_set.subset(torch.cat(chosen))
         maps = explain(model, some.images, some.labels, method=method)
         return cls(some.images, some.labels, cut_out(maps))
@@ -234,46 +241,3 @@ class ShapesGenerator:
         if masks is not None:  # size and place
             looks += [masks.float().mean((1, 2)), *centre(masks).T]
         return torch.stack(looks, 1)
-
-
-# ---------------------------------------------------------------- a diffusion model
-
-
-@dataclass(frozen=True)
-class DiffusionGenerator:
-    """The findings' prompts painted by Stable Diffusion XL (Podell et al. 2023); needs a GPU and `pip install diffusers`.
-
-    pipeline: any callable with diffusers' signature (prompt, generator=...) -> .images, PIL; by default
-    SDXL is loaded, and downloaded on first use.
-    """
-
-    model: str = "stabilityai/stable-diffusion-xl-base-1.0"
-    steps: int = 25
-    pipeline: Callable[..., Any] | None = None
-
-    def _load(self) -> Callable[..., Any]:
-        if self.pipeline is not None:
-            return self.pipeline
-        try:
-            from diffusers import AutoPipelineForText2Image
-        except ImportError:
-            raise RuntimeError(
-                "The package diffusers is not installed: run pip install diffusers, or use RecomposeGenerator."
-            ) from None
-        if not torch.cuda.is_available():
-            raise RuntimeError("DiffusionGenerator needs a CUDA GPU: use RecomposeGenerator on this machine.")
-        loaded = AutoPipelineForText2Image.from_pretrained(
-            self.model, torch_dtype=torch.float16, use_safetensors=True
-        )
-        return loaded.to("cuda")
-
-    def make(self, evidence: Evidence, requests: Sequence[tuple[Finding, int]], seed: int) -> torch.Tensor:
-        """One painting for each request at the size of the evidence's images; uint8 (K, 3, H, W)."""
-        paint, size = self._load(), evidence.images.shape[-1]
-        made = []
-        for k, (finding, _) in enumerate(requests):
-            source = torch.Generator().manual_seed(seed + k)
-            painted = paint(finding.prompt, num_inference_steps=self.steps, generator=source).images[0]
-            pixels = torch.from_numpy(np.array(painted.convert("RGB"))).permute(2, 0, 1)[None]
-            made.append(data.preprocess(pixels, size, (0.0,) * 3, (1 / 255,) * 3).round().to(torch.uint8)[0])
-        return torch.stack(made)

@@ -21,8 +21,9 @@ from PIL import Image
 from utils import analyst, arms, cats_dogs, data, generator, improve, loop_charts, models, train
 from utils.analyst import Evidence, Finding, RuleAnalyst
 from utils.claude import KEY, ClaudeAnalyst
+from utils.diffusion import DiffusionGenerator
 from utils.evaluate import Predictions
-from utils.generator import DiffusionGenerator, RecomposeGenerator, ShapesGenerator
+from utils.generator import RecomposeGenerator, ShapesGenerator
 from utils.recipes import Recipe
 
 SECRET = "sk-planted-0123456789"
@@ -435,12 +436,18 @@ def test_unusable_images_are_dropped_said_and_asked_for_again(capsys) -> None:
         generator.generate(some, found, [], 4)
 
 
-def test_a_class_never_recognised_cannot_be_cut_out() -> None:
+def test_of_a_class_never_recognised_the_likeliest_are_cut_out_and_that_is_said(capsys) -> None:
     model, some = tiny(), pair(12)
     with torch.no_grad():
-        model.head.bias += torch.tensor([100.0, 0.0])
-    with pytest.raises(ValueError, match="recognises no training image of dog to cut out: train it longer"):
-        RecomposeGenerator.of(model, some)
+        model.head.bias += torch.tensor([10.0, 0.0])
+    maker = RecomposeGenerator.of(model, some, per_class=2)
+    assert "recognises no training image of dog: the objects cut out may be poor" in capsys.readouterr().out
+    chances = train.logits_of(model, some.images).softmax(1)[:, 1]
+    dogs = torch.nonzero(some.labels == 1).flatten()
+    likeliest = dogs[chances[dogs].argsort(descending=True)[:2]]
+    assert torch.equal(maker.images[maker.labels == 1], some.images[likeliest])
+    with pytest.raises(ValueError, match="There is no training image of dog to cut out: add some"):
+        RecomposeGenerator.of(model, some.subset(range(0, 12, 2)))
 
 
 def test_diffusion_paints_the_prompts_at_the_right_size(monkeypatch) -> None:
