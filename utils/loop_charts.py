@@ -132,7 +132,9 @@ def plot_before_after(
                 mew=0,
                 label=f"{group} ({len(before)})",
             )
-            ax.plot(before.mean(), after.mean(), "X", color=f"C{k}", ms=11, mec="k", zorder=5)
+            ax.plot(
+                before.mean(), after.mean(), "X", color=f"C{k}", ms=14 - 3 * k, mec="k", zorder=5 + k
+            )  # all seen
         ax.set(
             xlim=limits, ylim=limits, xlabel=f"{label}, before", ylabel="after", title=panel, aspect="equal"
         )
