@@ -130,7 +130,7 @@ def _without(images: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
 class RecomposeGenerator:
     """Objects that the model recognises, in the light, place and surroundings of those that it does not.
 
-    The object is cut out by its relevance from a right training image of the class, moved and
+    The object is cut out by its map from a right training image of the class, moved and
     scaled to where the failing image was looked at, put on another training image whose own object is
     filled in, and given the failing image's mean colours and contrast. No pixel of the evidence is used.
     """
@@ -141,7 +141,7 @@ class RecomposeGenerator:
 
     @classmethod
     def of(cls, model: nn.Module, train_set: ImageSet, per_class: int = 60, method: str = "lrp", seed: int = 0) -> RecomposeGenerator:  # fmt: skip
-        """Sources: up to per_class images of each class that `model` recognises.
+        """Sources: up to per_class images of each class that `model` recognises, cut out by the map of `method`.
 
         Of a class that it never recognises the images that it likes best for that class, said aloud.
         ValueError for a class without any training image.
