@@ -23,7 +23,8 @@ test: $(READY) ## ruff, unit tests, every notebook with the smoke profile
 	$(PYTHON) -m ruff check --quiet utils || lint=1; \
 	$(PYTHON) -m ruff format --check utils || lint=1; \
 	tests=0; \
-	env -u XTL_DATA XTL_PROFILE=smoke $(PYTHON) -m pytest $(NBVAL) utils/tests notebooks || tests=$$?; \
+	env -u XTL_DATA XTL_PROFILE=smoke OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --dist loadfile utils/tests || tests=1; \
+	env -u XTL_DATA XTL_PROFILE=smoke $(PYTHON) -m pytest $(NBVAL) notebooks || tests=$$(( tests + 1 )); \
 	if [ $$lint -ne 0 ]; then echo "ruff: FAILED, see the top of this output (python -m ruff format utils mends the layout)"; fi; \
 	exit $$(( tests + lint ))
 

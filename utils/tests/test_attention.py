@@ -176,7 +176,7 @@ def test_collect_in_chunks_keeps_only_the_rows(vit):
     rolled = attention.collect(vit, images, "all", chunk=3, keep=attention.rollout)
     torch.testing.assert_close(rolled, attention.collect(vit, images, "all", chunk=1, keep=attention.rollout))
     assert rolled.shape == (5, 64)
-    with pytest.raises(ValueError, match="chunk of 1"):
+    with pytest.raises(ValueError, match="chunk must be at least 1"):
         attention.collect(vit, images, chunk=0)
 
 

@@ -46,7 +46,9 @@ def test_what_does_not_depend_on_speed_holds(written):
     assert entries["evaluation"]["also"]["forwards_per_image"][0] == 1
     assert entries["gradcam_single"]["also"]["difference"][0] < 1e-4
     assert entries["ig_memory_steps"]["also"]["difference"][0] < 1e-5
-    assert entries["lrp_b1"]["also"]["flops"][0] < 2.5
+    assert (
+        entries["lrp_b1"]["also"]["flops"][0] < 3.5
+    )  # products a weight: 1 forward, 1 gradient, 3 relevance, against 2
 
 
 def test_one_case_again_keeps_the_others(written):

@@ -498,7 +498,7 @@ def test_a_loss_that_is_not_finite_names_the_batch_and_loses_nothing(tmp_path, s
 
     model.register_forward_hook(explode)
     with pytest.raises(
-        FloatingPointError, match=r"not a finite number at batch 4: lower the learning rate \(now 0.001\)"
+        FloatingPointError, match=r"The loss is nan at batch 4: lower the learning rate \(now 0.001\)"
     ):
         train.fit(model, images(), images(10, 1), ADAMW, tmp_path)
     with safe_open(tmp_path / "last.safetensors", "pt") as handle:
