@@ -24,7 +24,7 @@ from pygments.lexers import PythonLexer
 from .env import ROOT
 from .tidy import NOTE, PROGRESS, WIDGET
 
-QUALITY = 75  # of WebP, 0..100: text stays sharp, the page stays under a few megabytes
+QUALITY = 55  # of WebP, 0..100: text stays sharp, and the page stays under 6 MB
 TAGS = set(
     "a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure "
     "h1 h2 h3 h4 h5 h6 hr i img kbd li ol p pre s small span strong sub summary sup table tbody td tfoot "
@@ -184,7 +184,7 @@ class _Writer:
             with Image.open(io.BytesIO(raw)) as picture:
                 words = getattr(picture, "text", {}).get("Description", "") or words
                 smaller = io.BytesIO()  # half the size, and every browser reads it
-                picture.convert("RGB").save(smaller, "WEBP", quality=QUALITY, method=5)
+                picture.convert("RGB").save(smaller, "WEBP", quality=QUALITY, method=6)
             raw, kind = min((raw, kind), (smaller.getvalue(), "image/webp"), key=lambda found: len(found[0]))
         data = base64.b64encode(raw).decode()
         image = f'<img src="data:{kind};base64,{data}" alt="{escape(words)}">'
