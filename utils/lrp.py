@@ -54,11 +54,18 @@ def _ratio(a: torch.Tensor, b: torch.Tensor, eps: float = EPS) -> torch.Tensor:
     return torch.where((b == 0) | (shifted == 0), 0, a / shifted)
 
 
-def linear_rule(weight: torch.Tensor, x: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
-    """Positive contributions only (alpha 1, beta 0), bias left out; x (..., in), r (..., out)."""
-    x_pos, x_neg, w_pos, w_neg = x.clamp(min=0), x.clamp(max=0), weight.clamp(min=0), weight.clamp(max=0)
-    s = _ratio(r, x_pos @ w_pos.T + x_neg @ w_neg.T)
-    return x_pos * (s @ w_pos) + x_neg * (s @ w_neg)
+def linear_rule(
+    weight: torch.Tensor, x: torch.Tensor, r: torch.Tensor, product: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Positive contributions only (alpha 1, beta 0), bias left out; x (..., in), r (..., out).
+
+    product: x @ weight.T, where the forward pass has it. x+ W+ + x- W- is (x W + |x| |W|) / 2, so
+    that with it three matrix products do instead of four.
+    """
+    size, sizes = x.abs(), weight.abs()
+    product = x @ weight.T if product is None else product
+    s = _ratio(r, (product + size @ sizes.T).clamp(min=0))  # twice the sum, and so s is half of it
+    return x * (s @ weight) + size * (s @ sizes)
 
 
 def matmul_rule(a: torch.Tensor, b: torch.Tensor, r: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -125,35 +132,44 @@ def _block_forward(block: Block, x: torch.Tensor) -> tuple[torch.Tensor, Saved]:
     """Block output (B, T, D) and every tensor that its relevance needs, attention written out."""
     attn, mlp = block.attn, block.mlp
     normed = block.norm1(x)
-    q, k, v = attn.qkv(normed).unflatten(-1, (3, attn.num_heads, attn.head_dim)).permute(2, 0, 3, 1, 4)
+    qkv = attn.qkv(normed)
+    q, k, v = qkv.unflatten(-1, (3, attn.num_heads, attn.head_dim)).permute(2, 0, 3, 1, 4)
     q, k = attn.q_norm(q), attn.k_norm(k)
     weights = (q * attn.scale @ k.transpose(-2, -1)).softmax(-1)
     joined = attn.norm((weights @ v).transpose(1, 2).flatten(2))
-    attended = block.ls1(attn.proj(joined))
+    projected = attn.proj(joined)
+    attended = block.ls1(projected)
     middle = x + attended
     normed2 = block.norm2(middle)
-    hidden = mlp.norm(mlp.act(mlp.fc1(normed2)))
-    added = block.ls2(mlp.fc2(hidden))
-    return middle + added, (x, normed, q, k, v, weights, joined, attended, middle, normed2, hidden, added)
+    wide = mlp.fc1(normed2)
+    hidden = mlp.norm(mlp.act(wide))
+    narrow = mlp.fc2(hidden)
+    added = block.ls2(narrow)
+    saved = (x, normed, qkv, q, k, v, weights, joined, projected, attended)
+    return middle + added, (*saved, middle, normed2, wide, hidden, narrow, added)
+
+
+def _layer_rule(layer: nn.Linear, x: torch.Tensor, out: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+    """linear_rule, sparing the product that the forward pass found: out = layer(x)."""
+    return linear_rule(layer.weight, x, r, out if layer.bias is None else out - layer.bias)
 
 
 def _block_relevance(block: Block, saved: Saved, r: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Relevance (B, T, D) of the block's output -> that of its input, and attn_cam (B, H, T, T)."""
-    x, normed, q, k, v, weights, joined, attended, middle, normed2, hidden, added = (
-        t.detach() for t in saved
-    )
+    x, normed, qkv, q, k, v, weights, joined, projected, attended, *of_mlp = (t.detach() for t in saved)
+    middle, normed2, wide, hidden, narrow, added = of_mlp
     attn, mlp = block.attn, block.mlp
     past, through = sum_rule(middle, added, r)
-    through = linear_rule(mlp.fc2.weight, hidden, through)
-    r = past + linear_rule(mlp.fc1.weight, normed2, through)
+    through = _layer_rule(mlp.fc2, hidden, narrow, through)
+    r = past + _layer_rule(mlp.fc1, normed2, wide, through)
 
     past, through = sum_rule(x, attended, r)
-    through = linear_rule(attn.proj.weight, joined, through)
+    through = _layer_rule(attn.proj, joined, projected, through)
     heads = through.unflatten(-1, (attn.num_heads, attn.head_dim)).transpose(1, 2)
     cam, r_v = matmul_rule(weights, v, heads)
     r_q, r_k = matmul_rule(q, k.transpose(-2, -1), cam)  # the scale is left out
     r_qkv = torch.stack([r_q, r_k.transpose(-2, -1), r_v]).permute(1, 3, 0, 2, 4).flatten(2)
-    return past + linear_rule(attn.qkv.weight, normed, r_qkv), cam
+    return past + _layer_rule(attn.qkv, normed, qkv, r_qkv), cam
 
 
 def _read_out(model: nn.Module, normed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -211,7 +227,7 @@ def relevance(
             features, weight, logits = _read_out(model, normed)
             chosen = as_targets(targets, logits)
             logit = logits.gather(1, chosen[:, None]).sum()
-            grads = torch.autograd.grad(logit, [saved[5] for saved in tape])
+            grads = torch.autograd.grad(logit, [saved[6] for saved in tape])
 
         with torch.no_grad():
             start = F.one_hot(chosen, logits.shape[1]).to(logits.dtype)
