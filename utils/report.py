@@ -131,8 +131,10 @@ def save_results(
     meta = stored.setdefault("meta", {})
     meta |= {"profile": chosen.name, "seed": chosen.seed, "device": device_name(), "versions": versions()}
     if data is not None:
-        meta["data"] = data
         meta["sources"] = meta.get("sources", {}) | {stem: data}
+        meta["data"] = meta["sources"][
+            min(meta["sources"])
+        ]  # the course's own; later notebooks may add others
     if weights is not None:
         meta["weights"] = meta.get("weights", {}) | dict(weights)
     stored[stem] = stored.get(stem, {}) | clean

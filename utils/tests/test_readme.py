@@ -42,5 +42,5 @@ def test_files_and_commands_that_are_named_exist() -> None:
     for link in re.findall(r"\]\(((?!http)[^)#]+)\)", README):
         assert (env.ROOT / link).exists(), link
     makefile = (env.ROOT / "Makefile").read_text("utf-8")
-    for target in re.findall(r"`?make ([a-z-]+)`?", README):
+    for target in re.findall(r"(?:^|`)make ([a-z-]+)", README, re.M):
         assert re.search(rf"^{target}:", makefile, re.M), target
