@@ -24,16 +24,15 @@ def clone(folder: Path) -> Path:
 
 
 def test_the_same_seed_gives_the_same_numbers(tmp_path: Path) -> None:
-    """Training, evaluation and relevance, twice from nothing: the same results.json to the last byte."""
+    """Training and relevance of both models, twice from nothing: the same results.json to the last byte."""
     written = []
     for name in ("one", "two"):
         folder = clone(tmp_path / name)
-        for stem in ("04_evaluation", "06_lrp"):
-            shutil.copy(env.ROOT / "notebooks" / f"{stem}.ipynb", folder / "notebooks")
+        shutil.copy(env.ROOT / "notebooks" / "06_lrp.ipynb", folder / "notebooks")
         done = subprocess.run(RUN, cwd=folder, capture_output=True, text=True, timeout=900)
         assert done.returncode == 0, done.stderr[-2000:]
         written.append((folder / "figures" / "smoke" / "results.json").read_bytes())
-    assert b"vit.accuracy" in written[0] and b"conservation_error" in written[0]
+    assert written[0].count(b"resnet.") > 3 and b"vit.conservation_error" in written[0]
     assert written[0] == written[1]
 
 

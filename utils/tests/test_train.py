@@ -356,8 +356,9 @@ def test_twenty_kills_at_random_moments(tmp_path):
             if not finished:
                 process.kill()
                 process.join()
-                assert process.exitcode == -signal.SIGKILL
-                kills += 1
+                finished = process.exitcode == 0  # it was quicker than the signal
+                assert finished or process.exitcode == -signal.SIGKILL
+                kills += not finished
                 halves += (folder / "last.part").exists()
         resumed = tiny()
         history = train.fit(resumed, images(), images(10, 1), ADAMW, folder)
