@@ -46,7 +46,7 @@ lock: $(READY) ## pin newer versions in utils/constraints.txt, with hashes, for 
 	  utils/requirements.txt utils/tests/requirements.txt -o utils/constraints.txt
 
 audit: $(READY) ## known vulnerabilities of the pinned packages (asks the internet)
-	@if $(PYTHON) -c "import urllib.request as u; u.urlopen('https://pypi.org/pypi/pip/json', timeout=10)" 2>/dev/null; then \
+	@if $(PYTHON) -c "import numpy, urllib.request as u; u.urlopen(f'https://pypi.org/pypi/numpy/{numpy.__version__}/json', timeout=10)" 2>/dev/null; then \
 	  $(PYTHON) -m pip_audit --disable-pip --require-hashes -r utils/constraints.txt; \
 	else echo "audit: the advisory data cannot be reached from here, so nothing was checked"; fi
 
@@ -54,7 +54,7 @@ test-oldest: $(READY) ## unit tests with the oldest allowed versions, in .venv-o
 	@$(PYTHON) -m uv venv --quiet --allow-existing --python $(PYTHON) .venv-oldest
 	@$(PYTHON) -m uv pip install --quiet --python .venv-oldest --resolution lowest-direct \
 	  -r utils/requirements.txt -r utils/tests/requirements.txt
-	@env -u XTL_DATA XTL_PROFILE=smoke .venv-oldest/bin/python -m pytest utils/tests --ignore utils/tests/test_notebooks.py
+	@env -u XTL_DATA XTL_PROFILE=smoke OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n auto --dist loadfile utils/tests --ignore utils/tests/test_notebooks.py
 
 clean: ## remove caches, executed copies and smoke output; keep .venv, data and trained models
 	@rm -rf runs/smoke runs/*/executed figures/smoke .pytest_cache .ruff_cache
