@@ -13,7 +13,7 @@ unexport MPLBACKEND # the kernels choose their own: the inline one
 .PHONY: help report test lab app bench notebooks lock audit test-oldest clean
 
 help: ## print this list
-	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 14
 
 report: $(READY) ## run the whole course and write figures/<profile>/report.html (goes on where it stopped)
 	@$(PYTHON) -m utils.report run $(if $(PROFILE),--profile $(PROFILE))
