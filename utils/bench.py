@@ -12,14 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,84 +25,15 @@ from PIL import Image
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 from torchvision import transforms
 
-from . import attention, attributions, data, env, evaluate, explain, iav, lrp, models, pixels
+from . import attention, attributions, data, env, evaluate, explain, iav, lrp, measure, models, pixels
+from .measure import Entry
 
-Entry = dict[str, Any]
-Work = Callable[[], Any]
 FILE = env.FIGURES / "bench.json"
 
 
-# ---------------------------------------------------------------- measuring
-
-
-def _seconds(work: Work, where: torch.device) -> float:
-    if where.type == "cuda":
-        torch.cuda.synchronize()
-    clock = time.perf_counter if where.type == "cuda" else time.process_time
-    begun = clock()
-    work()
-    if where.type == "cuda":
-        torch.cuda.synchronize()
-    return clock() - begun
-
-
-def _compare(ours: Work, peer: Work, where: torch.device, repeats: int) -> list[tuple[float, float]]:
-    """(ours, peer) seconds, taken in turns after one call each to warm up."""
-    ours(), peer()
-    return [(_seconds(ours, where), _seconds(peer, where)) for _ in range(repeats)]
-
-
-def _entry(
-    name: str, what: str, pairs: list[tuple[float, float]], target: float, faster: bool,
-    unit: str = "seconds", **also: tuple[float, float],
-) -> Entry:  # fmt: skip
-    """One record. faster: ratio is peer / ours, at least `target`; else ours / peer, at most that.
-
-    also: further conditions, each (value, limit), to be at most the limit.
-    """
-    ratios = [peer / ours if faster else ours / peer for ours, peer in pairs]
-    ours, peer, ratio = (statistics.median(v) for v in (*zip(*pairs, strict=True), ratios))
-    holds = (ratio >= target if faster else ratio <= target) and all(v <= top for v, top in also.values())
-    return {
-        "name": name, "what": what, "ours": ours, "peer": peer, "ratio": ratio, "spread": [min(ratios), max(ratios)],
-        "target": target, "bound": "at least" if faster else "at most", "holds": bool(holds), "unit": unit,
-        "also": {key: list(value) for key, value in also.items()},
-    }  # fmt: skip
-
-
-class _Flops(TorchDispatchMode):
-    """Counts what matrix products, convolutions and attention cost inside."""
-
-    total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        count = flop_registry.get(func._overloadpacket)
-        self.total += count(*args, **(kwargs or {}), out_val=out) if count else 0
-        return out
-
-
-def _flops(work: Work) -> int:
-    with _Flops() as counted:
-        work()
-    return counted.total
-
-
-def _held(largest: bool, where: torch.device) -> int:
-    """Bytes that this process holds now, or held at most. Raises RuntimeError where nobody says."""
-    if where.type == "cuda":
-        return torch.cuda.max_memory_allocated() if largest else torch.cuda.memory_allocated()
-    status = Path("/proc/self/status")
-    if not status.exists():
-        raise RuntimeError(
-            "Memory is measured through /proc, which this system lacks: run the bench on Linux."
-        )
-    words = status.read_text().split()
-    return 1024 * int(words[words.index("VmHWM:" if largest else "VmRSS:") + 1])
+# ---------------------------------------------------------------- one case alone
 
 
 def _alone(task: str, n: int, steps: int, where: torch.device) -> dict[str, float]:
@@ -117,9 +45,9 @@ def _alone(task: str, n: int, steps: int, where: torch.device) -> dict[str, floa
     }[task]
     images = _images(n, 32)
     run(images[:1], 1)
-    before = _held(False, where)
-    seconds = _seconds(lambda: run(images, steps), where)
-    return {"bytes": max(1, _held(True, where) - before), "seconds": seconds}
+    before = measure.held(False, where)
+    seconds = measure.seconds(lambda: run(images, steps), where)
+    return {"bytes": max(1, measure.held(True, where) - before), "seconds": seconds}
 
 
 def _fresh(task: str, n: int, steps: int, where: torch.device) -> dict[str, float]:
@@ -164,13 +92,13 @@ def _pil_batch(images: torch.Tensor, model: nn.Module) -> torch.Tensor:
 def input_(where: torch.device, tiny: bool) -> list[Entry]:
     model, images = models.build("resnet34_slim", 10, "none"), _images(8 if tiny else 128, 32)
     model.input_size = 224
-    pairs = _compare(
+    pairs = measure.compare(
         lambda: data.preprocess(images, 224, model.mean, model.std), lambda: _pil_batch(images, model),
         torch.device("cpu"), 2 if tiny else 7,
     )  # fmt: skip
     theirs = torch.from_numpy(np.stack([np.array(image) for image in _pil(images, 224)])).permute(0, 3, 1, 2)
     levels = (pixels._resize(images, 224).int() - theirs.int()).abs().max().item()
-    return [_entry("input", f"{len(images)} images, 32 to 224 px, one batch against PIL for each", pairs, 2, True, levels=(levels, 0))]  # fmt: skip
+    return [measure.entry("input", f"{len(images)} images, 32 to 224 px, one batch against PIL for each", pairs, 2, True, levels=(levels, 0))]  # fmt: skip
 
 
 def evaluation(where: torch.device, tiny: bool) -> list[Entry]:
@@ -188,9 +116,11 @@ def evaluation(where: torch.device, tiny: bool) -> list[Entry]:
                 for part in images.split(32):
                     model(_pil_batch(part, model).to(where)).cpu()
 
-    pairs = _compare(lambda: evaluate.predict(model, found), five_passes, where, 1 if tiny else 5)
+    pairs = measure.compare(lambda: evaluate.predict(model, found), five_passes, where, 1 if tiny else 5)
     what = f"resnet34_slim at 128 px, {len(images)} images, one pass against five with PIL"
-    return [_entry("evaluation", what, pairs, 4, True, forwards_per_image=(sum(seen) / len(images), 1))]
+    return [
+        measure.entry("evaluation", what, pairs, 4, True, forwards_per_image=(sum(seen) / len(images), 1))
+    ]
 
 
 def gradcam(where: torch.device, tiny: bool) -> list[Entry]:
@@ -209,18 +139,18 @@ def gradcam(where: torch.device, tiny: bool) -> list[Entry]:
     def singly() -> np.ndarray:
         return np.concatenate([cam(x[i : i + 1], wanted[i : i + 1]) for i in range(len(x))])
 
-    forward = _compare(ours, plain, where, times)
-    single = _compare(ours, singly, where, times)
-    batch = _compare(ours, lambda: cam(x, wanted), where, times)
+    forward = measure.compare(ours, plain, where, times)
+    single = measure.compare(ours, singly, where, times)
+    batch = measure.compare(ours, lambda: cam(x, wanted), where, times)
     mine = torch.nn.functional.interpolate(ours()[:, None], x.shape[-2:], mode="bilinear")[:, 0].cpu()
     mine = mine - mine.amin((1, 2), True)
     mine = mine / (mine.amax((1, 2), True) + 1e-7)
     difference = (mine - torch.from_numpy(singly())).abs().max().item()
     what = f"{arch} at {x.shape[-1]} px, {len(x)} images, against"
     return [
-        _entry("gradcam_single", f"{what} pytorch-grad-cam one at a time", single, 8, True, difference=(difference, 1e-4)),
-        _entry("gradcam_batch", f"{what} pytorch-grad-cam in one batch", batch, 2.5, True, difference=(difference, 1e-4)),
-        _entry("gradcam_forward", f"{what} a plain forward pass", forward, 1.15, False),
+        measure.entry("gradcam_single", f"{what} pytorch-grad-cam one at a time", single, 8, True, difference=(difference, 1e-4)),
+        measure.entry("gradcam_batch", f"{what} pytorch-grad-cam in one batch", batch, 2.5, True, difference=(difference, 1e-4)),
+        measure.entry("gradcam_forward", f"{what} a plain forward pass", forward, 1.15, False),
     ]  # fmt: skip
 
 
@@ -238,8 +168,8 @@ def ig_memory(where: torch.device, tiny: bool) -> list[Entry]:
     )
     mega = [case["bytes"] / 1e6 for case in (few, long, many)]
     return [
-        _entry("ig_memory_steps", f"vit_mini, {sizes[1][1]} steps against {sizes[0][1]}", [(mega[1], mega[0])], 1.1, False, "MB", **also),
-        _entry("ig_memory_images", f"vit_mini, {sizes[2][0]} images against {sizes[0][0]}", [(mega[2], mega[0])], 1.1, False, "MB"),
+        measure.entry("ig_memory_steps", f"vit_mini, {sizes[1][1]} steps against {sizes[0][1]}", [(mega[1], mega[0])], 1.1, False, "MB", **also),
+        measure.entry("ig_memory_images", f"vit_mini, {sizes[2][0]} images against {sizes[0][0]}", [(mega[2], mega[0])], 1.1, False, "MB"),
     ]  # fmt: skip
 
 
@@ -253,10 +183,13 @@ def ig_adaptive(where: torch.device, tiny: bool) -> list[Entry]:
         kept[name] = found.completeness_error <= attributions.TOLERANCE * found.difference.abs()
 
     full = 8 if tiny else 200
-    pair = _seconds(lambda: run("adaptive", None), where), _seconds(lambda: run("fixed", full), where)
+    pair = (
+        measure.seconds(lambda: run("adaptive", None), where),
+        measure.seconds(lambda: run("fixed", full), where),
+    )
     lost = (kept["fixed"].float().mean() - kept["adaptive"].float().mean()).item()
     what = f"vit_mini, {len(images)} images, steps until completeness is met against {full} for all"
-    return [_entry("ig_adaptive", what, [pair], 1.5, True, share_less_complete=(lost, 0))]
+    return [measure.entry("ig_adaptive", what, [pair], 1.5, True, share_less_complete=(lost, 0))]
 
 
 def lrp_(where: torch.device, tiny: bool, batch: int) -> list[Entry]:
@@ -265,10 +198,10 @@ def lrp_(where: torch.device, tiny: bool, batch: int) -> list[Entry]:
     ours = partial(lrp.transformer_attribution, model, x, targets)
     peer = partial(attributions._input_gradient, model, x, targets)
     top = 2.5 if batch == 1 else 3.0
-    flops = _flops(ours) / _flops(peer)
-    pairs = _compare(ours, peer, where, 1 if tiny else 3)
+    flops = measure.flops(ours) / measure.flops(peer)
+    pairs = measure.compare(ours, peer, where, 1 if tiny else 3)
     what = f"{'vit_mini' if tiny else arch}, batch {batch}, against forward and input gradient"
-    return [_entry(f"lrp_b{batch}", what, pairs, top, False, flops=(flops, top))]
+    return [measure.entry(f"lrp_b{batch}", what, pairs, top, False, flops=(flops, top))]
 
 
 def attention_(where: torch.device, tiny: bool) -> list[Entry]:
@@ -279,13 +212,13 @@ def attention_(where: torch.device, tiny: bool) -> list[Entry]:
         with torch.no_grad():
             model(x)
 
-    pairs = _compare(lambda: attention.maps(model, x), plain, where, 1 if tiny else 5)
+    pairs = measure.compare(lambda: attention.maps(model, x), plain, where, 1 if tiny else 5)
     sizes, alone = ((2, 4), _alone) if tiny else ((100, 5000), _fresh)
     few, many = (alone("iav", n, 1, where) for n in sizes)
     linear = many["seconds"] / sizes[1] / (few["seconds"] / sizes[0])
     what = f"{arch}, batch {len(x)}, against a plain forward; memory and time of IA-scores: vit_mini, {sizes[1]} images against {sizes[0]}"
     also = dict(memory=(many["bytes"] / few["bytes"], 1.5), time_per_image=(linear, 1.1))
-    return [_entry("attention", what, pairs, 1.15, False, **also)]
+    return [measure.entry("attention", what, pairs, 1.15, False, **also)]
 
 
 def data_share(where: torch.device, tiny: bool) -> list[Entry]:
@@ -304,9 +237,9 @@ def data_share(where: torch.device, tiny: bool) -> list[Entry]:
             nn.functional.cross_entropy(model(prepare()), targets).backward()
             optimizer.step()
 
-        pairs = _compare(prepare, step, where, 1 if tiny else 5)
+        pairs = measure.compare(prepare, step, where, 1 if tiny else 5)
         top = 0.05 if where.type == "cuda" else 0.1
-        found.append(_entry("data_share", f"{arch}, batch {len(targets)}: preparing against the whole step", pairs, top, False))  # fmt: skip
+        found.append(measure.entry("data_share", f"{arch}, batch {len(targets)}: preparing against the whole step", pairs, top, False))  # fmt: skip
     return [max(found, key=lambda entry: entry["ratio"])]
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from utils import bench
+from utils import bench, measure
 
 NAMES = [
     "input", "evaluation", "gradcam_single", "gradcam_batch", "gradcam_forward", "ig_memory_steps", "ig_memory_images",
@@ -61,4 +61,4 @@ def test_one_case_again_keeps_the_others(written):
 
 def test_flops_of_a_product_are_counted():
     a, b = torch.ones(3, 4), torch.ones(4, 5)
-    assert bench._flops(lambda: a @ b) == 2 * 3 * 4 * 5
+    assert measure.flops(lambda: a @ b) == 2 * 3 * 4 * 5
