@@ -45,6 +45,15 @@ class Method:
     predicts: bool = False  # run takes targets None and finds the predicted class in its own forward
     repeats: bool = False  # feeds copies of each image; run gets batch=chunk to bound those too
 
+    def with_defaults(self, options: dict[str, Any]) -> dict[str, Any]:
+        """These options and the defaults of the others. Raises ValueError for one that there is not."""
+        unknown = sorted(options.keys() - self.options.keys())
+        if unknown:
+            raise ValueError(
+                f"{self.name} has no option {unknown[0]!r}: it has {', '.join(self.options) or 'none'}."
+            )
+        return {**self.options, **options}
+
 
 @dataclass(frozen=True)
 class IGResult:
@@ -132,14 +141,11 @@ def explain(
     if method not in METHODS:
         raise ValueError(f"There is no method {method!r}: use one of {', '.join(METHODS)}.")
     how = METHODS[method]
-    unknown = sorted(options.keys() - how.options.keys())
-    if unknown:
-        raise ValueError(f"{method} has no option {unknown[0]!r}: it has {', '.join(how.options) or 'none'}.")
+    options = how.with_defaults(options)
     if kind(model) not in how.works_on:
         fits = ", ".join(name for name, other in METHODS.items() if kind(model) in other.works_on)
         raise ValueError(f"{method} does not work on a {kind(model).upper()}: use one of {fits}.")
     prepared = inputs(model, images, targets, how.predicts)
-    options = {**how.options, **options}
 
     def maps(rows: slice, few: int) -> torch.Tensor:
         copies = dict(batch=few) if how.repeats else {}

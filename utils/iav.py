@@ -98,12 +98,7 @@ def attributions(
         fits = ", ".join(name for name, how in METHODS.items() if kind(model) in how.works_on)
         raise ValueError(f"There is no attribution {attribution!r} for this model: use one of {fits}.")
     how = METHODS[attribution]
-    unknown = sorted(options.keys() - how.options.keys())
-    if unknown:
-        raise ValueError(
-            f"{attribution} has no option {unknown[0]!r}: it has {', '.join(how.options) or 'none'}."
-        )
-    options, prepared = {**how.options, **options}, inputs(model, images, targets)
+    options, prepared = how.with_defaults(options), inputs(model, images, targets)
     with evaluating(model), torch.enable_grad(), _bar(len(images), attribution, progress) as bar:
 
         def places(rows: slice, few: int) -> torch.Tensor:
