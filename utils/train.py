@@ -312,6 +312,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--start", default="none", help="pretrain: go on from 'course' weights or a .safetensors file"
     )
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        default=[],
+        metavar="EPOCHSxPIXELS",
+        help="pretrain: phases, such as 15x96 5x128",
+    )
     asked = parser.parse_args(arguments)
     if asked.task == "pretrain":
         if asked.arch not in PRETRAIN:
@@ -328,6 +335,12 @@ def main(arguments: list[str] | None = None) -> None:
             return
         if asked.start != "none":  # the first phases are for young networks
             recipe = replace(recipe, sizes=(), patch_drop=())
+        if asked.sizes:
+            try:
+                sizes = tuple((int(n), int(pixels)) for n, pixels in (s.split("x") for s in asked.sizes))
+            except ValueError:
+                parser.error(f"--sizes takes EPOCHSxPIXELS, such as 15x96 5x128, not {' '.join(asked.sizes)}")
+            recipe = replace(recipe, sizes=sizes, epochs=sum(n for n, _ in sizes))
         print(json.dumps(pretrain(asked.arch, recipe, asked.teacher, asked.start), indent=1))
         return
     chosen = profile(asked.profile)
