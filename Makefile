@@ -10,7 +10,7 @@ NBVAL  := --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 unexport MPLBACKEND # the kernels choose their own: the inline one
 
 .DEFAULT_GOAL := help
-.PHONY: help report test lab app bench notebooks lock audit test-oldest clean
+.PHONY: help report test lab app bench gpu notebooks lock audit test-oldest clean
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,9 @@ app: $(READY) ## serve the explorer without code, on this machine only
 
 bench: $(READY) ## measure the speed beside the usual way; writes figures/bench.json (DEVICE=cuda: on a GPU)
 	@$(PYTHON) -m utils.bench $(if $(DEVICE),--device $(DEVICE))
+
+gpu: $(READY) ## measure the paper recipe and the explanations on a GPU; writes figures/gpu.json
+	@$(PYTHON) -m utils.gpu
 
 notebooks: $(READY) ## execute the notebooks in place, ready to commit (PROFILE, else demo)
 	@$(PYTHON) -m utils.report notebooks --profile $(or $(PROFILE),demo)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from utils import data, models, pretrain, selfsup, shapes, train
+from utils import command, data, models, pretrain, selfsup, shapes, train
 from utils.recipes import SELFSUP, Recipe
 
 QUICK = Recipe(2, "adamw", 2e-3, 0.01, batch=8, schedule="onecycle")
@@ -243,14 +243,14 @@ def test_wrong_names_get_one_sentence(tmp_path, monkeypatch, capsys):
         (["vit_mini", "--objective", "mae", "--start", "course"], "without --teacher or --start"),
     ):
         with pytest.raises(SystemExit):
-            train.main(["pretrain", *arguments])
+            command.main(["pretrain", *arguments])
         assert said in capsys.readouterr().err
 
 
 def test_the_command_line_passes_the_recipe_on(monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(pretrain, "pretrain_without_labels", lambda *a: asked.append(a) or {})
-    train.main(["pretrain", "vit_mini", "--objective", "mae", "--epochs", "3"])
+    command.main(["pretrain", "vit_mini", "--objective", "mae", "--epochs", "3"])
     assert asked == [("vit_mini", replace(SELFSUP["mae"], epochs=3), "mae")]
     assert SELFSUP.keys() == selfsup.OBJECTIVES.keys() == selfsup.SUMMARY.keys()
 

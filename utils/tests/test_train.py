@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from utils import checkpoint, data, env, models, pretrain, shapes, train
+from utils import checkpoint, command, data, env, models, pretrain, shapes, train
 from utils.train import Recipe
 
 ADAMW = Recipe(2, "adamw", 1e-3, 0.01, batch=8, schedule="onecycle", augment=True)
@@ -577,5 +577,19 @@ def test_pretrain_ships_weights_with_a_card_and_keeps_the_first_images_aside(tmp
 
 def test_the_command_line_names_what_it_knows(capsys):
     with pytest.raises(SystemExit):
-        train.main(["pretrain", "resnet50"])
+        command.main(["pretrain", "resnet50"])
     assert "pretrain knows resnet34_slim, vit_mini" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command.main(["pretrain", "resnet34_slim", "--sizes", "15at96"])
+    assert "--sizes takes EPOCHSxPIXELS, such as 15x96 5x128, not 15at96" in capsys.readouterr().err
+
+
+def test_the_command_line_passes_phases_on(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(pretrain, "pretrain", lambda *a: asked.append(a) or {})
+    command.main(
+        ["pretrain", "resnet34_slim", "--start", "course", "--sizes", "15x96", "5x128", "--lr", "0.012"]
+    )
+    ((arch, recipe, teacher, start),) = asked
+    assert (arch, teacher, start) == ("resnet34_slim", None, "course")
+    assert (recipe.epochs, recipe.sizes, recipe.lr) == (20, ((15, 96), (5, 128)), 0.012)

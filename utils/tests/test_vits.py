@@ -10,6 +10,9 @@ from torch import nn
 
 from utils import attention, explain, lrp, models, vit
 
+DIFF = pytest.mark.skipif(
+    not hasattr(timm.layers, "DiffAttention"), reason="this timm has no differential attention"
+)
 SMALL = dict(img_size=32, patch_size=8, embed_dim=24, depth=3, num_heads=3, num_classes=4)
 KINDS = {
     "CLS": dict(),
@@ -132,7 +135,7 @@ def test_explain_takes_them(kind):
         (dict(block_fn=ResPostBlock), "ResPostBlock"),
         (dict(mlp_layer=timm.layers.SwiGLU), "SwiGLU as mlp"),
         (dict(act_layer=nn.Tanh), "Tanh as mlp.act"),
-        (dict(attn_layer="diff"), "DiffAttention as attn"),
+        pytest.param(dict(attn_layer="diff"), "DiffAttention as attn", marks=DIFF),
     ],
 )
 def test_unknown_parts_are_refused_by_name(change, name):
@@ -146,7 +149,11 @@ def test_unknown_parts_are_refused_by_name(change, name):
     [
         (lambda: VisionTransformer(**SMALL, global_pool="max"), "'max' pooling"),
         (lambda: VisionTransformer(**SMALL, block_fn=ParallelScalingBlock), "ParallelScalingBlock"),
-        (lambda: VisionTransformer(**SMALL, attn_layer="diff"), r"DiffAttention as blocks\.0\.attn"),
+        pytest.param(
+            lambda: VisionTransformer(**SMALL, attn_layer="diff"),
+            r"DiffAttention as blocks\.0\.attn",
+            marks=DIFF,
+        ),
         (lambda: timm.create_model("beit_base_patch16_224", img_size=32, depth=1), "Beit"),
         (lambda: timm.create_model("swin_tiny_patch4_window7_224", depths=(1, 1, 1, 1)), "SwinTransformer"),
     ],
