@@ -23,6 +23,7 @@ def plot_counts(counts: Mapping[str, Mapping[str, int]], title: str) -> Figure:
     for ax, (split, numbers) in zip(axes.flat, counts.items(), strict=True):
         ax.barh(list(numbers), list(numbers.values()), color="C0")
         ax.bar_label(ax.containers[0], fontsize=7, padding=2)
+        ax.grid(False, axis="y")  # it would run through the numbers
         ax.set(
             title=f"{split}: {sum(numbers.values()):,} images",
             xlabel="images",
@@ -53,7 +54,7 @@ def plot_history(histories: Mapping[str, object], title: str) -> Figure:
             ax.plot(
                 np.arange(1, len(checks) + 1),
                 checks,
-                "o--",
+                f"{'osD^'[colour % 4]}--",  # told apart in grey, too
                 color=f"C{colour}",
                 ms=5,
                 mec="k",
@@ -86,14 +87,15 @@ def plot_class_accuracy(accuracy: Mapping[str, np.ndarray], classes: Sequence[st
     """Accuracy by class {model: (C,)}, sorted by the models' mean, as paired dots."""
     figure, ax = plt.subplots(figsize=(7, 3.6))
     order = np.argsort(np.mean(list(accuracy.values()), 0))
-    for (name, values), marker in zip(accuracy.items(), "osD^", strict=False):
-        ax.plot(values[order], range(len(order)), marker, ms=7, label=name)
+    for k, (name, values) in enumerate(accuracy.items()):
+        rows = np.arange(len(order)) + 0.2 * ((len(accuracy) - 1) / 2 - k)  # equal values stay visible
+        ax.plot(values[order], rows, "osD^"[k % 4], ms=6, label=name)
     ax.set(
         yticks=range(len(order)),
         yticklabels=[classes[i] for i in order],
         xlabel="share of the class's test images recognised",
     )
-    ax.legend(loc="lower right")
+    figure.legend(loc="outside lower center", ncols=len(accuracy), fontsize=8)
     title_of(ax, title)
     return figure
 
@@ -102,9 +104,10 @@ def plot_reliability(tables: Mapping[str, tuple], title: str) -> Figure:
     """Accuracy against confidence {model: evaluate.reliability(...)}; the diagonal is honest."""
     figure, ax = plt.subplots(figsize=(4.4, 4))
     ax.plot([0, 1], [0, 1], "--", color="0.5", label="perfectly calibrated")
-    for name, (confidence, accuracy, share, error) in tables.items():
-        (line,) = ax.plot(confidence, accuracy, "-", label=f"{name} (error {error:.3f})")
-        ax.scatter(confidence, accuracy, s=20 + 400 * share, color=line.get_color(), alpha=0.6)
+    for k, (name, (confidence, accuracy, share, error)) in enumerate(tables.items()):
+        marker = "osD^"[k % 4]  # told apart in grey, too
+        (line,) = ax.plot(confidence, accuracy, "-", marker=marker, ms=3, label=f"{name} (error {error:.3f})")
+        ax.scatter(confidence, accuracy, s=20 + 400 * share, color=line.get_color(), marker=marker, alpha=0.6)
     ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
     title_of(ax, title)
     ax.legend(fontsize=7, loc="upper left")
@@ -126,7 +129,8 @@ def plot_metrics(
         ax.errorbar(
             x, y, [np.maximum(y - low, 0), np.maximum(high - y, 0)], fmt="osD^"[k % 4], capsize=3, label=model
         )
-    ax.set(xticks=range(len(names)), xticklabels=names)
+    shown = {"f1": "F1", "roc_auc": "ROC-AUC"}
+    ax.set(xticks=range(len(names)), xticklabels=[shown.get(n, n) for n in names], ylabel="value, 1 at best")
     title_of(ax, title)
     ax.legend(fontsize=8, loc="best")
     return figure

@@ -10,7 +10,6 @@ import torch
 from matplotlib.figure import Figure
 
 from .style import (
-    SIGNED,
     UNSIGNED,
     draw,
     suptitle_of,
@@ -114,8 +113,8 @@ def plot_iav(
     return figure
 
 
-def plot_mosaic(panels: Mapping[str, torch.Tensor], label: str, title: str, limit: float = 1.0) -> Figure:
-    """Small signed maps {name: (rows, columns, h, w)}, each laid out where it belongs; one colour scale."""
+def plot_mosaic(panels: Mapping[str, torch.Tensor], label: str, title: str) -> Figure:
+    """Small maps {name: (rows, columns, h, w)} in -1..1, each laid out where it belongs; one colour scale."""
     figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels) + 0.6, 4.4), squeeze=False)
     for ax, (name, maps) in zip(axes.flat, panels.items(), strict=True):
         rows, columns, h, w = maps.shape
@@ -124,11 +123,11 @@ def plot_mosaic(panels: Mapping[str, torch.Tensor], label: str, title: str, limi
             ax,
             gaps.transpose(0, 2, 1, 3).reshape(rows * (h + 1), columns * (w + 1)),
             name,
-            cmap=SIGNED,
-            vmin=-limit,
-            vmax=limit,
+            cmap=UNSIGNED,
+            vmin=-1,
+            vmax=1,
         )
         ax.grid(False)
-    figure.colorbar(axes.flat[0].images[0], ax=axes, label=label, shrink=0.8, extend="max")
+    figure.colorbar(axes.flat[0].images[0], ax=axes, label=label, shrink=0.8)
     suptitle_of(figure, title)
     return figure

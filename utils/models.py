@@ -138,6 +138,7 @@ def _load_course(model: nn.Module, arch: str, keep_head: bool, variant: str) -> 
             f"{file.name} was trained without labels and has no head to keep: build it with keep_head=False."
         )
     if not keep_head:
+        new_head(model)  # drawn again: the first draw after a seed may be the one these weights grew from
         own = {id(p): name for name, p in model.named_parameters()}
         state |= {own[id(p)]: p for p in head(model).parameters()}
     _fit_exactly(model, state, arch, file.name)

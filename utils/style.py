@@ -1,7 +1,7 @@
 """The course's one look: colours, titles that fit, pictures without axes.
 
 Colours: viridis for maps without sign, RdBu_r centred at zero for maps with one; both can be read by
-colour-blind readers and in grey.
+colour-blind readers. In grey viridis keeps its order; RdBu_r keeps the strength and loses the sign.
 """
 
 from __future__ import annotations

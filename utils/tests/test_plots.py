@@ -226,9 +226,9 @@ def test_confusion_of_a_class_without_images():
 
 def test_mosaic_has_one_scale_and_places_maps():
     maps = torch.stack([torch.full((2, 3, 3), v) for v in (0.1, 0.2)])
-    figure = plots.plot_mosaic({"p": maps, "q": maps * 2}, "unit", "title", limit=0.5)
+    figure = plots.plot_mosaic({"p": maps, "q": maps * 2}, "unit", "title")
     shown = [ax.images[0] for ax in heats(figure)]
-    assert [image.get_clim() for image in shown[:2]] == [(-0.5, 0.5)] * 2
+    assert [image.get_clim() for image in shown[:2]] == [(-1, 1)] * 2
     picture = shown[0].get_array()
     assert picture.shape == (8, 8) and picture[1, 1] == pytest.approx(0.1)
     assert picture[5, 1] == pytest.approx(0.2) and np.ma.getmaskarray(np.ma.masked_invalid(picture))[3].all()
