@@ -39,7 +39,7 @@ class View:
     options: tuple[tuple[str, Any], ...] = ()  # the method's, as sorted pairs
     target: int | None = None  # None: what each model predicts for the unchanged image
     strength: float = 0.75  # of the overlay, 0..1
-    shared: bool = False  # one colour scale for all maps of the picture
+    shared: bool = False  # one colour scale for all maps of a model; two models have no common unit
     change: str = "none"  # a key of CHANGES
     box: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, left, bottom, right; end exclusive
 
@@ -169,17 +169,18 @@ class Explorer:
         answers = answers or self.answers(view)
         rows = [(name, i, a) for name, both in answers.items() for i, a in enumerate(both)]
         versions = [self.images[view.image], self.changed(view)]
+        signed = {name: any(bool((a.heatmap < 0).any()) for a in both) for name, both in answers.items()}
         return plots.plot_explanations(
             torch.stack([versions[i] for _, i, _ in rows]),
             torch.stack([a.heatmap for *_, a in rows]),
             [self._row_title(name, i, a, view) for name, i, a in rows],
             torch.stack([a.probabilities for *_, a in rows]),
             self.classes,
-            signed=[bool((a.heatmap < 0).any()) for *_, a in rows],
+            signed=[signed[name] for name, *_ in rows],
             targets=[a.target for *_, a in rows],
             blocks=1,
             strength=view.strength,
-            shared=view.shared,
+            shared=[name for name, *_ in rows] if view.shared else False,
             side=1.9,
             suptitle=self.headline(view),
         )
@@ -191,8 +192,13 @@ class Explorer:
     def headline(self, view: View) -> str:
         """Which image this is and what the map explains."""
         truth = "own" if self.labels is None else f"truly {self.classes[int(self.labels[view.image])]}"
-        target = "each model's prediction" if view.target is None else self.classes[view.target]
-        return f"Image {view.image} ({truth}): {explain.METHODS[view.method].title} for {target}"
+        start = f"Image {view.image} ({truth}): {explain.METHODS[view.method].title}"
+        if view.method.startswith("attention"):  # the same for every class
+            chosen = dict(view.options)
+            block, head = chosen.get("block"), chosen.get("head")
+            start += "" if block is None else ", last block" if block == -1 else f", block {block + 1}"
+            return start + ("" if head is None else f", head {head + 1}")
+        return f"{start} for {'each prediction' if view.target is None else self.classes[view.target]}"
 
     def numbers(self, view: View) -> dict[str, dict[str, float]]:
         """{model: {metric: value}}: what notebook 10 measured for this method; empty if it did not."""

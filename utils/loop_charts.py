@@ -138,6 +138,7 @@ def plot_before_after(
         ax.set(
             xlim=limits, ylim=limits, xlabel=f"{label}, before", ylabel="after", title=panel, aspect="equal"
         )
+        ax.plot([], [], "X", color="0.6", mec="k", ls="", label="mean")
         ax.legend(fontsize=7, loc="best")
     suptitle_of(figure, title)
     return figure

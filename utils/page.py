@@ -24,6 +24,7 @@ from pygments.lexers import PythonLexer
 from .env import ROOT
 from .tidy import NOTE, PROGRESS, WIDGET
 
+SCALE = 96 / 150  # CSS pixels for a pixel of a saved figure (150 dpi), so that text in all has one size
 QUALITY = 55  # of WebP, 0..100: text stays sharp, and the page stays under 6 MB
 TAGS = set(
     "a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure "
@@ -66,7 +67,7 @@ def build_html(notebook: Path, out: Path, folder: Path = ROOT / "notebooks") -> 
     Raises FileNotFoundError for a picture that is not there.
     """
     writer = _Writer(out.parent, folder)
-    body = "\n".join(writer.cell(cell) for cell in nbformat.read(notebook, 4).cells)
+    body = "\n".join(writer.cell(cell) for cell in _joined(nbformat.read(notebook, 4).cells))
     body, contents, title = _numbered(body)
     page = Template(Path(__file__).with_name("page.html").read_text("utf-8")).substitute(
         title=escape(writer.mathematics(title, form=0) or notebook.stem),
@@ -107,7 +108,7 @@ class _Writer:
         if WIDGET in data:
             return f'<p class="note">{NOTE}</p>'
         if "figure" in told:
-            return self.picture(self.figures / told["figure"])
+            return self.picture(self.figures / told["figure"], saved=True)
         if "caption_of" in told:
             return ""
         for kind in ("image/png", "image/jpeg", "image/svg+xml"):
@@ -171,24 +172,45 @@ class _Writer:
             )
         return self.picture(self.folder / source, words)
 
-    def picture(self, file: Path, words: str = "") -> str:
+    def picture(self, file: Path, words: str = "", saved: bool = False) -> str:
         if not file.exists():
             raise FileNotFoundError(
                 f"The report shows {file.name}, but that figure is not there: run `make report` again."
             )
-        return self.embedded(file.read_bytes(), mimetypes.guess_type(file.name)[0] or "image/png", words)
+        kind = mimetypes.guess_type(file.name)[0] or "image/png"
+        return self.embedded(file.read_bytes(), kind, words, self._maker(file.name) if saved else "", saved)
 
-    def embedded(self, raw: bytes, kind: str, words: str) -> str:
-        """A figure with its caption: from the file if it has one, else `words`."""
+    def _maker(self, figure: str) -> str:
+        """A link to the notebook of a figure's number; empty if there is none."""
+        made = sorted(self.folder.glob(f"{figure[:2]}_*.ipynb"))[:1]
+        links = [(os.path.relpath(m, self.figures).replace(os.sep, "/"), m.stem) for m in made]
+        return "".join(f' <a href="{escape(where)}">{escape(stem)}</a>' for where, stem in links)
+
+    def embedded(self, raw: bytes, kind: str, words: str, link: str = "", saved: bool = False) -> str:
+        """A figure with its caption: from the file if it has one, else `words`; `saved` ones in their true size."""
+        width = ""
         if kind == "image/png":
             with Image.open(io.BytesIO(raw)) as picture:
                 words = getattr(picture, "text", {}).get("Description", "") or words
+                width = f' width="{round(picture.width * SCALE)}"' if saved else ""
                 smaller = io.BytesIO()  # half the size, and every browser reads it
                 picture.convert("RGB").save(smaller, "WEBP", quality=QUALITY, method=6)
             raw, kind = min((raw, kind), (smaller.getvalue(), "image/webp"), key=lambda found: len(found[0]))
         data = base64.b64encode(raw).decode()
-        image = f'<img src="data:{kind};base64,{data}" alt="{escape(words)}">'
-        return f"<figure>{image}<figcaption>{escape(words)}</figcaption></figure>"
+        image = f'<img src="data:{kind};base64,{data}"{width} alt="{escape(words)}">'
+        return f"<figure>{image}<figcaption>{escape(words)}{link}</figcaption></figure>"
+
+
+def _joined(cells: list) -> list:
+    """The cells, neighbouring code cells as one where all but the last show nothing: one fold instead of many."""
+    joined: list = []
+    for cell in cells:
+        last = joined[-1] if joined else None
+        if last and cell.cell_type == last.cell_type == "code" and not last.outputs:
+            joined[-1] = nbformat.from_dict({**cell, "source": f"{last.source}\n\n\n{cell.source}"})
+        else:
+            joined.append(cell)
+    return joined
 
 
 def _numbered(body: str) -> tuple[str, str, str]:

@@ -165,21 +165,26 @@ def plot_explanations(
     blocks: int = 2,
     suptitle: str = "",
     strength: float = 0.75,
-    shared: bool = False,
+    shared: bool | Sequence[object] = False,
     side: float = 1.25,
 ) -> Figure:
     """Original | map | overlay | most probable classes for each image, `blocks` images a row.
 
     images uint8 (N, 3, H, W), heatmaps (N, H, W), probabilities (N, C). The explained class
     (targets, else the most probable one) is the coloured bar. Each map is scaled by itself, or
-    (shared) all by the largest. strength: of the overlay, 0..1; side: of a picture, in inches.
+    (shared) all by the largest; a sequence names each map's group, which then has a scale of its own.
+    strength: of the overlay, 0..1; side: of a picture, in inches.
     Raises ValueError if their numbers or sizes differ.
     """
     check(images, heatmaps=heatmaps, titles=titles, probabilities=probabilities)
     for image, heatmap in zip(images, heatmaps, strict=True):
         same_size(image, heatmap)
     signs = [signed] * len(images) if isinstance(signed, bool) else list(signed)
-    limit = max(float(np.percentile(m.abs(), 99.5)) for m in heatmaps) if shared else None
+    groups = [0] * len(images) if shared is True else list(shared or range(len(images)))
+    reach = [float(np.percentile(m.abs(), 99.5)) for m in heatmaps]
+    limits = [
+        max(r for r, g in zip(reach, groups, strict=True) if g == own) if shared else None for own in groups
+    ]
     rows = -(-len(images) // blocks)
     figure, axes = plt.subplots(
         rows, 4 * blocks, figsize=(3.92 * side * blocks, side * rows + 0.4), squeeze=False
@@ -189,8 +194,8 @@ def plot_explanations(
     for i, image in enumerate(images):
         original, heat, both, bars = axes.flat[4 * i : 4 * i + 4]
         draw(original, to_rgb(image), titles[i])
-        draw_heat(heat, heatmaps[i], signs[i], "map", limit)
-        draw(both, overlay(image, heatmaps[i], signs[i], strength, limit), "overlay")
+        draw_heat(heat, heatmaps[i], signs[i], "map", limits[i])
+        draw(both, overlay(image, heatmaps[i], signs[i], strength, limits[i]), "overlay")
         target = int(probabilities[i].argmax()) if targets is None else int(targets[i])
         _bars(bars, probabilities[i], classes, target)
     suptitle_of(figure, suptitle)

@@ -76,6 +76,7 @@ def addressed(text: str) -> str:
     text = re.sub(
         r"(colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(?=/blob/)", rf"\g<1>{env.REPO}", text
     )
+    text = re.sub(r"(\burl\s*=\s*\{https://github\.com/)[\w.-]+/[\w.-]+", rf"\g<1>{env.REPO}", text)
     return re.sub(r"(\bclone\b[^\n]*?github\.com/)[\w.-]+/[\w-]+", rf"\g<1>{env.REPO}", text)
 
 
