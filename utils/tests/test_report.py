@@ -392,3 +392,30 @@ def test_the_readme_gets_the_results_between_its_marks(tmp_path: Path) -> None:
     file.write_text("no marks")
     with pytest.raises(ValueError, match=r"README\.md has no place for the results"):
         readme.write(results, file)
+
+
+def test_a_saved_figure_links_to_its_notebook_in_its_true_size(write_notebook: Write, tmp_path: Path) -> None:
+    write_notebook("05_gradcam", "# 5 · Grad-CAM")
+    page = example_page(write_notebook, tmp_path).read_text("utf-8")
+    saved = next((env.FIGURES / "smoke").glob("05_line.png"))
+    with Image.open(saved) as picture:
+        shown = round(picture.width * 96 / 150)
+    assert re.search(rf'<img [^>]*width="{shown}"', page)
+    assert re.search(
+        r'<figcaption>.*?A rising &lt;line&gt;\. <a href="[^"]*05_gradcam\.ipynb">05_gradcam</a>', page
+    )
+
+
+def test_neighbouring_code_that_shows_nothing_is_one_fold() -> None:
+    from utils.page import _joined
+
+    loud = v4.new_code_cell("b", outputs=[v4.new_output("stream", name="stdout", text="b")])
+    cells = [
+        v4.new_code_cell("a"),
+        loud,
+        v4.new_code_cell("c"),
+        v4.new_markdown_cell("d"),
+        v4.new_code_cell("e"),
+    ]
+    assert [cell.source for cell in _joined(cells)] == ["a\n\n\nb", "c", "d", "e"]
+    assert cells[0].source == "a" and _joined(cells)[0].outputs == loud.outputs
