@@ -16,6 +16,17 @@ from .style import (
     title_of,
 )
 
+COLOURS = (
+    "C0",
+    "C1",
+    "C2",
+    "C3",
+    "C4",
+    "C5",
+    "C9",
+    "k",
+)  # not the pale C6 and C8, nor C7, the grey of references
+
 
 def plot_counts(counts: Mapping[str, Mapping[str, int]], title: str) -> Figure:
     """Class counts {split: {class: images}}, one panel for each split."""
@@ -168,7 +179,7 @@ def plot_scatter(
     dots = ax.scatter(x, y, c=colour, cmap=UNSIGNED, s=45, edgecolor="k", linewidth=0.4)
     for name, i in (named or {}).items():
         ax.annotate(name, (x[i], y[i]), (22, -22), textcoords="offset points", ha="center", fontsize=8,
-                    arrowprops=dict(arrowstyle="->", color="k"))  # fmt: skip
+                    bbox=dict(fc="white", ec="none", pad=1), arrowprops=dict(arrowstyle="->", color="k"))  # fmt: skip
     figure.colorbar(dots, ax=ax, label=label)
     ax.margins(0.12, 0.2)
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
@@ -194,7 +205,7 @@ def plot_scores(
     order = sorted(names, key=overall)
     height = 0.34 * len(order) + 1.4
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(2.7 * len(panels) + 1, height), sharey=True, squeeze=False
+        1, len(panels), figsize=(2.7 * len(panels) + 1, height), sharex=True, sharey=True, squeeze=False
     )
     for ax, (metric, models) in zip(axes.flat, panels.items(), strict=True):
         for row, method in enumerate(order):
@@ -210,7 +221,8 @@ def plot_scores(
                         color=f"C{k}", mfc="white" if method in references else None, ms=5, capsize=2,
                         label=model if method not in references else None,
                     )  # fmt: skip
-        ax.set(title=metric, yticks=range(len(order)), yticklabels=[name.replace("_", " ") for name in order])
+        ax.set(xlabel="score, 1 is perfect", title={"iou": "IoU", "auc": "AUC"}.get(metric, metric))
+        ax.set(yticks=range(len(order)), yticklabels=[name.replace("_", " ") for name in order])
     found = dict(zip(*reversed(axes.flat[0].get_legend_handles_labels()), strict=True))
     figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=len(found), fontsize=8)
     suptitle_of(figure, title)
@@ -244,7 +256,7 @@ def plot_panels(
                 dict(color="0.45", ls=("--", ":", "-.")[list(dashed).index(name) % 3], lw=1.2)
                 if name in dashed
                 else dict(
-                    color=f"C{coloured.index(name) % 10}",
+                    color=COLOURS[coloured.index(name) % 8],
                     marker="osD^vP*X"[coloured.index(name) % 8],
                     ms=4,
                     lw=1.3,
@@ -273,7 +285,7 @@ def plot_agreement(
     for ax, (panel, (names, values)) in zip(axes.flat, matrices.items(), strict=True):
         sns.heatmap(
             values, annot=True, fmt=".1f", cmap=SIGNED, vmin=-1, vmax=1, square=True, ax=ax, xticklabels=names,
-            yticklabels=names, annot_kws={"size": 7}, cbar_kws={"label": label, "shrink": 0.7},
+            yticklabels=names, annot_kws={"size": 7}, cbar=ax is axes.flat[-1], cbar_kws={"label": label, "shrink": 0.7},
         )  # fmt: skip
         ax.set_title(panel)
         ax.tick_params(labelsize=7)

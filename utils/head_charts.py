@@ -33,8 +33,8 @@ def plot_heads(
     for ax, (name, values) in zip(axes.flat, panels.items(), strict=True):
         number = np.arange(1, len(values) + 1)
         ax.plot(number, values.mean(1), color="0.4", label="mean of the heads")
-        for head in range(values.shape[1]):
-            ax.plot(number, values[:, head], "o", ms=5, color=f"C{head % 10}", alpha=0.8)
+        every = np.repeat(number, values.shape[1])
+        ax.plot(every, values.ravel(), "o", ms=5, color="C0", alpha=0.6, label="one head")
         if (references or {}).get(name) is not None:
             ax.axhline(references[name], ls="--", color="k", lw=1, label="all tokens alike")
         ax.set(xlabel="block", ylabel=name, xticks=number)
@@ -62,7 +62,8 @@ def plot_head_matrix(
         picture = ax.imshow(
             values.numpy(), aspect="auto", cmap="cividis" if name in apart else UNSIGNED, **limits
         )
-        ax.set(xticks=[0, heads - 1], xticklabels=[1, heads], xlabel="head")
+        shown = range(heads) if heads <= 6 else [0, heads - 1]
+        ax.set(xticks=list(shown), xticklabels=[head + 1 for head in shown], xlabel="head")
         ax.set_yticks(range(depth), range(1, depth + 1))
         ax.set_title(name, fontsize=9)
         ax.grid(False)
@@ -85,7 +86,12 @@ def plot_iav(
     """
     rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(5.2 * columns, 2.6 * rows + 0.7), squeeze=False, sharex=True, sharey=True
+        rows,
+        columns,
+        figsize=((5.2 if columns < 3 else 3.8) * columns, 2.6 * rows + 0.7),
+        squeeze=False,
+        sharex=True,
+        sharey=True,
     )
     for ax in axes.flat[len(panels) :]:
         ax.axis("off")
