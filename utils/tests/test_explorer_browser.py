@@ -169,7 +169,7 @@ def test_method_layer_model_block_and_head(opened: tuple[Page, list[str]]) -> No
     page.locator(".explorer-layer .noUi-handle").focus()
     changes(page, lambda: page.keyboard.press("ArrowLeft"))
     changes(page, lambda: choose(page, "models", "ViT"))
-    changes(page, lambda: choose(page, "method", "Attention"), "Attention .* of ")
+    changes(page, lambda: choose(page, "method", "Attention"), "Attention, .*block .* of ")
     page.locator(".explorer-block .noUi-handle").focus()
     changes(page, lambda: page.keyboard.press("ArrowLeft"))
     page.locator(".explorer-head .noUi-handle").focus()

@@ -708,7 +708,8 @@ def test_the_chart_of_arms_shows_the_numbers_it_is_given() -> None:
 def test_before_and_after_are_drawn_as_given() -> None:
     before, after = np.array([0.1, 0.3]), np.array([0.4, 0.2])
     figure = loop_charts.plot_before_after({"p": {"fixed": (before, after)}}, "share", "t")
-    (cross,) = [line for line in figure.axes[0].lines if line.get_marker() == "X"]
+    cross, key = [line for line in figure.axes[0].lines if line.get_marker() == "X"]
+    assert len(key.get_xdata()) == 0 and key.get_label() == "mean"  # only for the legend
     assert (cross.get_xdata()[0], cross.get_ydata()[0]) == (pytest.approx(0.2), pytest.approx(0.3))
     images, maps = pair(3).images, torch.rand(3, 32, 32)
     changed = loop_charts.plot_changed(images, maps, maps, ["a", "b", "c"])
