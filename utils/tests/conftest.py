@@ -48,7 +48,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             r
             for kind in terminalreporter.stats.values()
             for r in kind
-            if marker in getattr(r, "keywords", ())
+            if hasattr(r, "skipped")
+            and marker in getattr(r, "keywords", ())  # deselected ones are no reports
         ]
         skipped = {r.nodeid for r in reports if r.skipped}
         parts.append(f"{words}: {len({r.nodeid for r in reports} - skipped)} ran, {len(skipped)} skipped")
