@@ -16,16 +16,8 @@ from .style import (
     title_of,
 )
 
-COLOURS = (
-    "C0",
-    "C1",
-    "C2",
-    "C3",
-    "C4",
-    "C5",
-    "C9",
-    "k",
-)  # not the pale C6 and C8, nor C7, the grey of references
+# not the pale C6 and C8, nor C7, the grey of references
+COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C9", "k")
 
 
 def plot_counts(counts: Mapping[str, Mapping[str, int]], title: str) -> Figure:

@@ -54,12 +54,9 @@ def pretrain(arch: str, recipe: Recipe, teacher: str | None = None, start: str =
     accuracy = (logits_of(model, test.images).argmax(1) == test.labels).float().mean().item()
     command = f"python -m utils.train pretrain {arch}" + (f" --teacher {teacher}" if teacher else "")
     if start != "none":
-        phases = (
-            f"--sizes {' '.join(f'{n}x{px}' for n, px in recipe.sizes)}"
-            if recipe.sizes
-            else f"--epochs {recipe.epochs}"
-        )
-        command += f" --start {start} {phases} --lr {recipe.lr}"
+        sizes = " ".join(f"{n}x{px}" for n, px in recipe.sizes)
+        length = f"--sizes {sizes}" if sizes else f"--epochs {recipe.epochs}"
+        command += f" --start {start} {length} --lr {recipe.lr}"
     phase = {
         "command": command,
         "recipe": asdict(recipe),
