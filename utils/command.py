@@ -2,6 +2,7 @@
 
 python -m utils.train [--profile demo]                       fine-tune the profile's models
 python -m utils.train pretrain ARCH [--epochs N ...]         make course weights
+python -m utils.train compare ARCH                           fine-tune all its course weights, and random ones, alike
 accelerate launch -m utils.train --profile full              fine-tune on several GPUs, batches shared out
 """
 
@@ -11,7 +12,7 @@ import argparse
 import json
 from dataclasses import replace
 
-from . import pretrain
+from . import pretrain, starts
 from .env import profile
 from .recipes import NAMED, PRETRAIN, SELFSUP
 from .train import finetuned
@@ -24,8 +25,8 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("task", nargs="?", choices=["finetune", "pretrain"], default="finetune")
-    parser.add_argument("arch", nargs="?", help="pretrain: which architecture")
+    parser.add_argument("task", nargs="?", choices=["finetune", "pretrain", "compare"], default="finetune")
+    parser.add_argument("arch", nargs="?", help="pretrain, compare: which architecture")
     parser.add_argument("--profile", help="finetune: smoke, demo, paper or full")
     parser.add_argument(
         "--recipe", choices=sorted(NAMED), help="finetune: one of the published full-data recipes"
@@ -50,9 +51,12 @@ def main(arguments: list[str] | None = None) -> None:
         help="pretrain: phases, such as 15x96 5x128",
     )
     asked = parser.parse_args(arguments)
+    if asked.task != "finetune" and asked.arch not in PRETRAIN:
+        parser.error(f"{asked.task} knows {', '.join(PRETRAIN)}, not {asked.arch!r}")
+    if asked.task == "compare":
+        print(json.dumps(starts.compare(asked.arch), indent=1))
+        return
     if asked.task == "pretrain":
-        if asked.arch not in PRETRAIN:
-            parser.error(f"pretrain knows {', '.join(PRETRAIN)}, not {asked.arch!r}")
         selfsup = SELFSUP.get(asked.objective)
         recipe = selfsup or PRETRAIN[asked.arch]
         recipe = replace(recipe, epochs=asked.epochs or recipe.epochs, lr=asked.lr or recipe.lr)

@@ -11,14 +11,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
-from timm.optim import create_optimizer_v2
 from torch import nn
 from tqdm.auto import tqdm
 
 from . import data, models, selfsup
 from .checkpoint import State, save
 from .env import RUNS, WEIGHTS, device, device_name, seed_everything, versions
-from .recipes import Recipe, learning_rate
+from .recipes import Recipe, build_optimizer, learning_rate, moving_average
 from .train import fit, logits_of
 
 SAVE_EVERY = 100  # steps between checkpoints
@@ -93,15 +92,16 @@ def learn(objective: selfsup.Objective, images: torch.Tensor, recipe: Recipe, ru
     where = device()
     gpu = where.type == "cuda"
     objective.to(where, memory_format=torch.channels_last).train()
-    fused = {"fused": True} if gpu and recipe.optimizer == "adamw" else {}
-    optimizer = create_optimizer_v2(objective, recipe.optimizer, recipe.lr, recipe.weight_decay, **fused)
+    average = moving_average(objective, recipe)
+    optimizer = build_optimizer(objective, recipe)
     scales = [group.get("lr_scale", 1.0) for group in optimizer.param_groups]
     sample = hashlib.sha256(images[:: max(1, n // 1000)].contiguous().numpy().tobytes()).hexdigest()[:16]
     facts = {"objective": type(objective).__name__, "arch": objective.encoder.arch, "images": n}
     facts |= {"data": sample, "recipe": asdict(recipe)}
     total = recipe.epochs * steps
     records = {"loss": torch.zeros(total)}
-    state = State(run_dir / "last.safetensors", objective, optimizer, facts)
+    kept = nn.ModuleList([objective, average.module]) if average else objective
+    state = State(run_dir / "last.safetensors", kept, optimizer, facts)
     first, spent = state.load(records)
     losses = records["loss"].to(where)
     images = images.to(where) if gpu else images
@@ -122,6 +122,8 @@ def learn(objective: selfsup.Objective, images: torch.Tensor, recipe: Recipe, ru
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        if average:
+            average.update(objective, step)
         losses[step] = loss.detach()  # stays on the device: no synchronisation in the step
         bar.update()
         if (step + 1) % SAVE_EVERY == 0 or step == total - 1:
@@ -133,6 +135,8 @@ def learn(objective: selfsup.Objective, images: torch.Tensor, recipe: Recipe, ru
             bar.set_postfix(loss=f"{losses[step + 1 - min(SAVE_EVERY, step + 1) : step + 1].mean():.3f}")
             state.save(step + 1, records, time.perf_counter() - begun)
     bar.close()
+    if average:
+        objective.load_state_dict(average.module.state_dict())
     objective.eval()
     _log(run_dir, records["loss"])
     return {"loss": records["loss"].tolist(), "seconds": time.perf_counter() - begun}

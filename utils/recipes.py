@@ -1,9 +1,16 @@
-"""Recipes: everything that decides what a training run does, as data."""
+"""Recipes: everything that decides what a training run does, as data, and what follows from it."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+
+from timm.optim import create_optimizer_v2
+from timm.utils import ModelEmaV3
+from torch import nn
+from torch.optim import Optimizer
+
+from .env import device
 
 
 @dataclass(frozen=True)
@@ -21,6 +28,7 @@ class Recipe:
     seed: int = 0
     sizes: tuple[tuple[int, int], ...] = ()  # (epochs, pixels) in order; empty: the model's size
     patch_drop: tuple[tuple[int, float], ...] = ()  # (epochs, share of patches left out), ViT only
+    ema: float = 0.0  # decay of a moving average of the weights, which is then judged and kept
 
 
 _CPU = dict(optimizer="adamw", weight_decay=0.02, batch=32, schedule="onecycle", augment=True)
@@ -58,6 +66,7 @@ SELFSUP = {  # without labels; the objectives bring their own augmentation
     "mae": Recipe(20, "muon", 1e-2, 0.05, batch=128, schedule="onecycle"),
     "contrast": Recipe(6, "muon", 1e-2, 0.05, batch=128, schedule="onecycle"),
 }
+FEW = Recipe(8, "adamw", 1e-3, 0.05, batch=64, schedule="onecycle", augment=True)  # 4,050 images, any start
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
@@ -79,3 +88,18 @@ def phase(phases: tuple[tuple[int, float], ...], epoch: int, default: float) -> 
             return value
         epoch -= length
     return phases[-1][1] if phases else default
+
+
+def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
+    """timm's optimiser for a recipe: no weight decay on biases and norms, one kernel a step on a GPU."""
+    no_decay = recipe.weight_decay > 0 and recipe.optimizer != "adam"  # plain Adam as published: decay on all
+    one_kernel = recipe.optimizer in ("adam", "adamw") and device().type == "cuda"
+    fused = {"fused": True} if one_kernel else {}
+    return create_optimizer_v2(
+        model, recipe.optimizer, recipe.lr, recipe.weight_decay, filter_bias_and_bn=no_decay, **fused
+    )
+
+
+def moving_average(model: nn.Module, recipe: Recipe) -> ModelEmaV3 | None:
+    """A copy of the model that will follow its weights slowly, if the recipe asks; shorter memory at first."""
+    return ModelEmaV3(model, recipe.ema, use_warmup=True) if recipe.ema else None

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from timm.layers import PatchDropout
-from timm.optim import create_optimizer_v2
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -21,7 +20,7 @@ from .checkpoint import State, save
 from .chunks import in_chunks
 from .data import ImageSet
 from .env import RUNS, Profile, device, profile, seed_everything
-from .recipes import NAMED, RECIPES, Recipe, learning_rate, phase
+from .recipes import NAMED, RECIPES, Recipe, build_optimizer, learning_rate, moving_average, phase
 
 __all__ = [
     "NAMED",
@@ -121,10 +120,9 @@ def fit(
         )
     where = device()
     model.to(where, memory_format=torch.channels_last)
-    no_decay = recipe.weight_decay > 0 and recipe.optimizer != "adam"  # plain Adam as published: decay on all
-    optimizer = create_optimizer_v2(
-        model, recipe.optimizer, recipe.lr, recipe.weight_decay, filter_bias_and_bn=no_decay
-    )
+    average = moving_average(model, recipe)
+    judged = average.module if average else model
+    optimizer = build_optimizer(model, recipe)
     scales = [group.get("lr_scale", 1.0) for group in optimizer.param_groups]
 
     n, batch = len(train_set), recipe.batch
@@ -141,7 +139,8 @@ def fit(
         "data": _fingerprint(train_set, soft_labels),
         "recipe": asdict(recipe),
     }
-    state = State(run_dir / "last.safetensors", model, optimizer, facts)
+    kept = nn.ModuleList([model, judged]) if average else model
+    state = State(run_dir / "last.safetensors", kept, optimizer, facts)
     first, spent = state.load(records)
     rank, crew = processes.rank(), processes.size()
     live = {k: records[k].to(where) * (rank == 0) for k in ("loss", "accuracy")}  # this process's share
@@ -193,6 +192,8 @@ def fit(
                 f"A batch of {batch} images of {size} px does not fit into the GPU's memory: give a recipe with a smaller batch or choose a smaller profile."
             ) from None
         optimizer.step()
+        if average:
+            average.update(model, step)
         live["loss"][step] = loss.detach()  # stays on the device: no synchronisation in the step
         live["accuracy"][step] = (logits.argmax(1) == labels[chosen][mine]).float().mean() * share
         bar.update()
@@ -207,15 +208,15 @@ def fit(
                     f"The loss is {records['loss'][bad[0]].item():.3g} at batch {int(bad[0])}: lower the learning rate (now {recipe.lr}). The state before it is kept in {state.file.name}."
                 )
         if ends:
-            val_logits = processes.sharded(partial(logits_of, model, size=size), val_set.images)
+            val_logits = processes.sharded(partial(logits_of, judged, size=size), val_set.images)
             records["val_loss"][epoch] = F.cross_entropy(val_logits, val_set.labels)
             records["val_accuracy"][epoch] = (val_logits.argmax(1) == val_set.labels).float().mean()
             bar.set_postfix(val=f"{records['val_accuracy'][epoch]:.3f}")
             best = epoch == records["val_accuracy"][: epoch + 1].argmax()  # the first of equals
             if best and rank == 0:
-                save(run_dir / "best.safetensors", model.state_dict(), facts)
+                save(run_dir / "best.safetensors", judged.state_dict(), facts)
             if keep_epochs and rank == 0:
-                save(run_dir / f"epoch_{epoch + 1:02d}.safetensors", model.state_dict(), facts)
+                save(run_dir / f"epoch_{epoch + 1:02d}.safetensors", judged.state_dict(), facts)
             if rank == 0:
                 _log(run_dir, records, epoch, steps)
         if rank == 0 and (ends or (place + 1) % SAVE_EVERY == 0):

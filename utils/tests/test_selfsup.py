@@ -142,10 +142,11 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize(
-    ("name", "optimizer", "stop"), [("mae", "muon", 4), ("mae", "adamw", 3), ("contrast", "muon", 5)]
+    ("name", "optimizer", "ema", "stop"),
+    [("mae", "muon", 0.0, 4), ("mae", "adamw", 0.9, 3), ("contrast", "muon", 0.9, 5)],
 )
-def test_killed_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, name, optimizer, stop):
-    recipe, some = replace(QUICK, optimizer=optimizer), images(24).images
+def test_killed_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, name, optimizer, ema, stop):
+    recipe, some = replace(QUICK, optimizer=optimizer, ema=ema), images(24).images
     whole = task(name)
     told = pretrain.learn(whole, some, recipe, tmp_path / "whole")
     broken, forward = task(name), selfsup.OBJECTIVES[name].forward

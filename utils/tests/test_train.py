@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from utils import checkpoint, command, data, env, models, pretrain, shapes, train
+from utils import checkpoint, command, data, env, models, pretrain, recipes, shapes, starts, train
 from utils.train import Recipe
 
 ADAMW = Recipe(2, "adamw", 1e-3, 0.01, batch=8, schedule="onecycle", augment=True)
@@ -74,7 +74,7 @@ def steps(monkeypatch):
     class Steps:
         count, last = 0, float("inf")
 
-    create = train.create_optimizer_v2
+    create = recipes.create_optimizer_v2
 
     def counting(*arguments, **options):
         optimizer = create(*arguments, **options)
@@ -89,7 +89,7 @@ def steps(monkeypatch):
         optimizer.step = counted
         return optimizer
 
-    monkeypatch.setattr(train, "create_optimizer_v2", counting)
+    monkeypatch.setattr(recipes, "create_optimizer_v2", counting)
     return Steps
 
 
@@ -235,6 +235,28 @@ def test_nothing_in_the_step_waits_for_the_device():
     assert len(inner) == 1 and "param_groups" in ast.unparse(inner[0].iter)  # no Python per image
 
 
+@pytest.mark.parametrize("kind", ["vit", "cnn"])
+def test_a_moving_average_is_what_is_judged_and_kept(tmp_path, monkeypatch, kind):
+    passed, judged = [], []
+    update, said = recipes.ModelEmaV3.update, train.logits_of
+    monkeypatch.setattr(
+        recipes.ModelEmaV3, "update", lambda self, m, step: passed.append(weights(m)) or update(self, m, step)
+    )
+    monkeypatch.setattr(train, "logits_of", lambda m, *a, **k: judged.append(weights(m)) or said(m, *a, **k))
+    model = tiny(kind)
+    train.fit(model, images(), images(10, 1), replace(ADAMW, epochs=1, ema=0.6), tmp_path)
+    assert len(passed) == 5
+    expected = passed[0]
+    for step, now in enumerate(passed):
+        decay = min(0.6, 1 - max(1, step) ** (-2 / 3))  # short memory at first
+        for key, value in now.items():
+            blend = decay * expected[key] + (1 - decay) * value if value.is_floating_point() else value
+            expected[key] = blend
+    for key, value in expected.items():
+        torch.testing.assert_close(judged[-1][key], value)
+    assert same(weights(model), judged[-1]) and not same(passed[-1], judged[-1])
+
+
 # ---------------------------------------------------------------- it repeats itself
 
 
@@ -250,17 +272,18 @@ def test_same_seed_same_weights_and_other_seed_other_weights(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "optimizer", "stops"),
+    ("kind", "optimizer", "ema", "stops"),
     [
-        ("vit", "adamw", (1, 3, 4, 5, 7)),  # before, at and between checkpoints; at an epoch's end
-        ("cnn", "muon", (3, 8)),
-        ("vit", "muon", (4,)),
-        ("cnn", "adam", (6,)),
-        ("cnn", "sgd", (4,)),
+        ("vit", "adamw", 0.0, (1, 3, 4, 5, 7)),  # before, at and between checkpoints; at an epoch's end
+        ("cnn", "muon", 0.9, (3, 8)),
+        ("vit", "muon", 0.0, (4,)),
+        ("vit", "adamw", 0.9, (4,)),
+        ("cnn", "adam", 0.0, (6,)),
+        ("cnn", "sgd", 0.0, (4,)),
     ],
 )
-def test_killed_and_resumed_equals_uninterrupted(tmp_path, steps, kind, optimizer, stops):
-    recipe = replace(ADAMW, optimizer=optimizer, patch_drop=((1, 0.5), (1, 0.0)))
+def test_killed_and_resumed_equals_uninterrupted(tmp_path, steps, kind, optimizer, ema, stops):
+    recipe = replace(ADAMW, optimizer=optimizer, patch_drop=((1, 0.5), (1, 0.0)), ema=ema)
     model = tiny(kind)
     whole = train.fit(model, images(), images(10, 1), recipe, tmp_path / "whole")
     for stop in stops:
@@ -573,6 +596,34 @@ def test_pretrain_ships_weights_with_a_card_and_keeps_the_first_images_aside(tmp
     accuracy = (train.logits_of(shipped, sets["test"].images).argmax(1) == sets["test"].labels).float().mean()
     assert accuracy.item() == pytest.approx(card["test_accuracy"])
     assert load_file(tmp_path / card["file"])["head.weight"].dtype == torch.float16
+
+
+def test_starts_are_compared_alike_and_the_cards_tell(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(starts, "RUNS", tmp_path / "runs")
+    for module in (starts, models):
+        monkeypatch.setattr(module, "WEIGHTS", tmp_path)
+    for kind in ("mae", "supervised"):
+        (tmp_path / f"tiny.{kind}.json").write_text('{"arch": "tiny"}')
+    parts = data.Splits(images(24), images(10, 1), images(10, 2), {})
+    monkeypatch.setattr(data, "splits", lambda chosen: parts)
+    built, fitted, fit = [], [], train.fit
+    monkeypatch.setattr(models, "build", lambda arch, n, weights: built.append(weights) or tiny(classes=n))
+    monkeypatch.setattr(train, "fit", lambda *a: fitted.append(a[3]) or fit(*a))
+    recipe = replace(ADAMW, epochs=1)
+    found = starts.compare("tiny", recipe)
+    assert built == ["none"] * 3 + ["course:mae"] * 3 + ["course"] * 3
+    assert fitted == [replace(recipe, seed=seed) for seed in (0, 1, 2)] * 3  # nothing else differs
+    assert found["random"] == found["mae"]  # this test gives each start the same weights
+    assert len(set(found["random"])) > 1  # ... and each seed another order
+    for kind in ("mae", "supervised"):
+        card = models.card("tiny", kind)
+        assert card["arch"] == "tiny" and card["fine_tuned"]["accuracy"] == found[kind]
+        assert card["fine_tuned"]["accuracy_from_random_weights"] == found["random"]
+    with pytest.raises(FileNotFoundError, match="There are no course weights nothing"):
+        starts.compare("nothing")
+    with pytest.raises(SystemExit):
+        command.main(["compare", "resnet50"])
+    assert "compare knows resnet34_slim, vit_mini" in capsys.readouterr().err
 
 
 def test_the_command_line_names_what_it_knows(capsys):
