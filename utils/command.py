@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
 from dataclasses import replace
 
 from . import pretrain, starts
@@ -41,6 +43,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, help="pretrain: other number of epochs")
     parser.add_argument("--lr", type=float, help="pretrain: other learning rate")
     parser.add_argument(
+        "--ema", type=float, default=0.0, help="pretrain: ship a moving average, decay 0.999 say"
+    )
+    parser.add_argument(
         "--start", default="none", help="pretrain: go on from 'course' weights or a .safetensors file"
     )
     parser.add_argument(
@@ -50,7 +55,8 @@ def main(arguments: list[str] | None = None) -> None:
         metavar="EPOCHSxPIXELS",
         help="pretrain: phases, such as 15x96 5x128",
     )
-    asked = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    asked, line = parser.parse_args(words), shlex.join(["python", "-m", "utils.train", *words])
     if asked.task != "finetune" and asked.arch not in PRETRAIN:
         parser.error(f"{asked.task} knows {', '.join(PRETRAIN)}, not {asked.arch!r}")
     if asked.task == "compare":
@@ -59,11 +65,17 @@ def main(arguments: list[str] | None = None) -> None:
     if asked.task == "pretrain":
         selfsup = SELFSUP.get(asked.objective)
         recipe = selfsup or PRETRAIN[asked.arch]
-        recipe = replace(recipe, epochs=asked.epochs or recipe.epochs, lr=asked.lr or recipe.lr)
+        recipe = replace(
+            recipe, epochs=asked.epochs or recipe.epochs, lr=asked.lr or recipe.lr, ema=asked.ema
+        )
         if selfsup:
             if asked.arch != "vit_mini" or asked.teacher or asked.start != "none":
                 parser.error(f"--objective {asked.objective} is for vit_mini, without --teacher or --start")
-            print(json.dumps(pretrain.pretrain_without_labels(asked.arch, recipe, asked.objective), indent=1))
+            print(
+                json.dumps(
+                    pretrain.pretrain_without_labels(asked.arch, recipe, line, asked.objective), indent=1
+                )
+            )
             return
         if asked.start != "none":  # the first phases are for young networks
             recipe = replace(recipe, sizes=(), patch_drop=())
@@ -73,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
             except ValueError:
                 parser.error(f"--sizes takes EPOCHSxPIXELS, such as 15x96 5x128, not {' '.join(asked.sizes)}")
             recipe = replace(recipe, sizes=sizes, epochs=sum(n for n, _ in sizes))
-        print(json.dumps(pretrain.pretrain(asked.arch, recipe, asked.teacher, asked.start), indent=1))
+        print(json.dumps(pretrain.pretrain(asked.arch, recipe, line, asked.teacher, asked.start), indent=1))
         return
     chosen = profile(asked.profile)
     recipe = NAMED.get(asked.recipe)

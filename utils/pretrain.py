@@ -24,12 +24,14 @@ SAVE_EVERY = 100  # steps between checkpoints
 N_BANK, N_QUERY = 5000, 2000  # labelled pool images and test images that judge features
 
 
-def pretrain(arch: str, recipe: Recipe, teacher: str | None = None, start: str = "none") -> dict:
+def pretrain(
+    arch: str, recipe: Recipe, command: str, teacher: str | None = None, start: str = "none"
+) -> dict:
     """Make course weights: train on CIFAR-10's last 45,000 training images and ship the result.
 
-    teacher: a course architecture whose probabilities (mean over image and mirror image) make
-    half of the loss. start: "course", or the path of a .safetensors file, goes on from those
-    weights. Writes utils/weights/<arch>.supervised.{safetensors,json}: float16, and a card with
+    command: the line that asked for it, for the card. teacher: a course architecture whose
+    probabilities (mean over image and mirror image) make half of the loss. start: "course", or the
+    path of a .safetensors file, goes on from those weights. Writes utils/weights/<arch>.supervised.{safetensors,json}: float16, and a card with
     every training phase and the accuracy on all 10,000 test images. Returns the card.
     """
     whole, test = data.load("cifar10", "train"), data.load("cifar10", "test")
@@ -51,11 +53,6 @@ def pretrain(arch: str, recipe: Recipe, teacher: str | None = None, start: str =
     save(file, {k: v.cpu() for k, v in half.items()})
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in half.items()})
     accuracy = (logits_of(model, test.images).argmax(1) == test.labels).float().mean().item()
-    command = f"python -m utils.train pretrain {arch}" + (f" --teacher {teacher}" if teacher else "")
-    if start != "none":
-        sizes = " ".join(f"{n}x{px}" for n, px in recipe.sizes)
-        length = f"--sizes {sizes}" if sizes else f"--epochs {recipe.epochs}"
-        command += f" --start {start} {length} --lr {recipe.lr}"
     phase = {
         "command": command,
         "recipe": asdict(recipe),
@@ -183,7 +180,7 @@ def judge(model: nn.Module, bank: data.ImageSet, query: data.ImageSet, neighbour
     return out
 
 
-def pretrain_without_labels(arch: str, recipe: Recipe, objective: str) -> dict:
+def pretrain_without_labels(arch: str, recipe: Recipe, command: str, objective: str) -> dict:
     """Make self-supervised course weights: utils/weights/<arch>.<objective>.{safetensors,json}.
 
     Trained on the same 45,000 images as the supervised weights; float16, encoder only. The card
@@ -208,8 +205,7 @@ def pretrain_without_labels(arch: str, recipe: Recipe, objective: str) -> dict:
     after = judge(model, bank, query)
     minutes = round(told["seconds"] / 60, 1)
     phase = {
-        "command": f"python -m utils.train pretrain {arch} --objective {objective} --epochs {recipe.epochs} --lr {recipe.lr}",
-        "recipe": asdict(recipe), "teacher": None, "minutes": minutes,
+        "command": command, "recipe": asdict(recipe), "teacher": None, "minutes": minutes,
         "loss": sum(told["loss"][-100:]) / len(told["loss"][-100:]),
     }  # fmt: skip
     facts = {

@@ -588,7 +588,8 @@ def test_pretrain_ships_weights_with_a_card_and_keeps_the_first_images_aside(tmp
     monkeypatch.setattr(data, "load", lambda source, split: sets[split])
     fitted, fit = [], train.fit
     monkeypatch.setattr(pretrain, "fit", lambda *a: fitted.append(a[1]) or fit(*a))
-    card = pretrain.pretrain("vit_mini", replace(ADAMW, epochs=1))
+    card = pretrain.pretrain("vit_mini", replace(ADAMW, epochs=1), "the line that was typed")
+    assert card["phases"][0]["command"] == "the line that was typed"
     assert torch.equal(fitted[0].images, few.images)  # none of those kept aside
     assert json.loads(json.dumps(card)) == models.card("vit_mini")
     assert card["images"] == 16 and card["test_images"] == 10
@@ -639,8 +640,21 @@ def test_the_command_line_passes_phases_on(monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(pretrain, "pretrain", lambda *a: asked.append(a) or {})
     command.main(
-        ["pretrain", "resnet34_slim", "--start", "course", "--sizes", "15x96", "5x128", "--lr", "0.012"]
+        [
+            "pretrain",
+            "resnet34_slim",
+            "--start",
+            "course",
+            "--sizes",
+            "15x96",
+            "5x128",
+            "--lr",
+            "0.012",
+            "--ema",
+            "0.99",
+        ]
     )
-    ((arch, recipe, teacher, start),) = asked
+    ((arch, recipe, line, teacher, start),) = asked
+    assert line.startswith("python -m utils.train pretrain resnet34_slim --start course --sizes 15x96 5x128 ")
     assert (arch, teacher, start) == ("resnet34_slim", None, "course")
-    assert (recipe.epochs, recipe.sizes, recipe.lr) == (20, ((15, 96), (5, 128)), 0.012)
+    assert (recipe.epochs, recipe.sizes, recipe.lr, recipe.ema) == (20, ((15, 96), (5, 128)), 0.012, 0.99)
