@@ -48,6 +48,8 @@ NAMED = {  # the two published full-data recipes
 }
 # Muon (Jordan 2024) for the matrices, AdamW for the rest: reached a given loss in fewer CPU
 # minutes than AdamW alone. Small images first (Howard 2018), half of the patches first.
+# No moving average: where the rate ends at zero alexnet_slim had 58.4 % with and without one (at
+# a constant rate 57.0 instead of 53.5).
 _POOL = dict(
     optimizer="muon",
     lr=1e-2,
