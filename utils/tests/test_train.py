@@ -187,6 +187,15 @@ def test_learning_rates():
         train.learning_rate(replace(ADAMW, schedule="cosine"), 0, 5)
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw", "muon", "sgd"])
+def test_one_kernel_a_step_on_a_gpu_where_there_is_one(monkeypatch, name):
+    recipe = replace(ADAMW, optimizer=name)
+    assert not recipes.build_optimizer(tiny(), recipe).defaults.get("fused")
+    monkeypatch.setattr(recipes, "device", lambda: torch.device("cuda"))
+    fused = recipes.build_optimizer(tiny(), recipe).defaults.get("fused")
+    assert bool(fused) == (name in ("adam", "adamw"))
+
+
 def test_the_published_recipes():
     assert train.RECIPES["paper", "cnn"] == Recipe(5, "adam", 1e-5, 5e-4, batch=32)
     assert train.RECIPES["paper", "vit"] == Recipe(3, "adam", 2e-5, 0.01, batch=32)
