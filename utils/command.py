@@ -71,11 +71,8 @@ def main(arguments: list[str] | None = None) -> None:
         if selfsup:
             if asked.arch != "vit_mini" or asked.teacher or asked.start != "none":
                 parser.error(f"--objective {asked.objective} is for vit_mini, without --teacher or --start")
-            print(
-                json.dumps(
-                    pretrain.pretrain_without_labels(asked.arch, recipe, line, asked.objective), indent=1
-                )
-            )
+            card = pretrain.pretrain_without_labels(asked.arch, recipe, line, asked.objective)
+            print(json.dumps(card, indent=1))
             return
         if asked.start != "none":  # the first phases are for young networks
             recipe = replace(recipe, sizes=(), patch_drop=())

@@ -31,8 +31,9 @@ def pretrain(
 
     command: the line that asked for it, for the card. teacher: a course architecture whose
     probabilities (mean over image and mirror image) make half of the loss. start: "course", or the
-    path of a .safetensors file, goes on from those weights. Writes utils/weights/<arch>.supervised.{safetensors,json}: float16, and a card with
-    every training phase and the accuracy on all 10,000 test images. Returns the card.
+    path of a .safetensors file, goes on from those weights. Writes the weights,
+    utils/weights/<arch>.supervised.safetensors in float16, and beside them a card (.json) with every
+    training phase and the accuracy on all 10,000 test images. Returns the card.
     """
     whole, test = data.load("cifar10", "train"), data.load("cifar10", "test")
     pool = whole.subset(range(data.PAPER_POOL, len(whole)))

@@ -105,9 +105,7 @@ def opened(served: tuple[str, str]) -> Iterator[tuple[Page, list[str]]]:
                 timeout=WAIT,
             )
         page.mouse.move(640, 400)
-        for _ in range(
-            100
-        ):  # JupyterLab 4.2 hides the cells that are out of sight, and it stands at the last
+        for _ in range(100):  # JupyterLab 4.2 stands at the last cell and hides those that are out of sight
             if page.locator(".explorer-status").is_visible():
                 break
             page.mouse.wheel(0, -200)

@@ -703,9 +703,7 @@ def test_the_chart_of_arms_shows_the_numbers_it_is_given() -> None:
     assert dots[0].get_color() == "C2" and dots[1].get_color() == "C0"
     (diamonds,) = [line for line in gain.lines if line.get_marker() == "D"]
     assert list(diamonds.get_xdata()) == pytest.approx([2.0])
-    bars = [
-        p for p in mistakes.patches if isinstance(p, Rectangle)
-    ]  # matplotlib 3.8 has a polygon behind them
+    bars = [p for p in mistakes.patches if isinstance(p, Rectangle)]  # older matplotlib: a polygon behind
     assert sorted(bar.get_width() for bar in bars if bar.get_height() < 0.9) == [-1, 5]
 
 

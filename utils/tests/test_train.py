@@ -648,21 +648,7 @@ def test_the_command_line_names_what_it_knows(capsys):
 def test_the_command_line_passes_phases_on(monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(pretrain, "pretrain", lambda *a: asked.append(a) or {})
-    command.main(
-        [
-            "pretrain",
-            "resnet34_slim",
-            "--start",
-            "course",
-            "--sizes",
-            "15x96",
-            "5x128",
-            "--lr",
-            "0.012",
-            "--ema",
-            "0.99",
-        ]
-    )
+    command.main("pretrain resnet34_slim --start course --sizes 15x96 5x128 --lr 0.012 --ema 0.99".split())
     ((arch, recipe, line, teacher, start),) = asked
     assert line.startswith("python -m utils.train pretrain resnet34_slim --start course --sizes 15x96 5x128 ")
     assert (arch, teacher, start) == ("resnet34_slim", None, "course")
