@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 
-from . import data, models, train
-from .env import RUNS, WEIGHTS, device_name, profile, seed_everything
+from . import data, evaluate, models, train
+from .env import WEIGHTS, device_name, profile, seed_everything
 from .recipes import FEW, Recipe
 
 SEEDS = (0, 1, 2)
@@ -18,13 +18,13 @@ def accuracy_after(arch: str, weights: str, seed: int, recipe: Recipe = FEW) -> 
     4,050 images to train, 450 to choose the epoch, 2,500 test images; the seed decides the new head,
     the random weights and the order, never the images. Goes on where an earlier call was stopped.
     """
-    parts = data.splits(replace(profile("paper"), source="cifar10"))
+    chosen = replace(profile("paper"), source="cifar10")
+    parts = data.splits(chosen)
     seed_everything(seed)
     model = models.build(arch, len(parts.train.classes), weights)
-    folder = RUNS / "starts" / f"{arch}-{weights.replace(':', '-')}-{seed}"
+    folder = train.run_dir(arch, chosen, parts.train.source, weights, f"few{seed}")
     train.fit(model, parts.train, parts.val, replace(recipe, seed=seed), folder)
-    said = train.logits_of(model, parts.test.images).argmax(1)
-    return (said == parts.test.labels).float().mean().item()
+    return evaluate.predict(model, parts.test).correct.float().mean().item()
 
 
 def compare(arch: str, recipe: Recipe = FEW) -> dict[str, list[float]]:

@@ -609,7 +609,7 @@ def test_pretrain_ships_weights_with_a_card_and_keeps_the_first_images_aside(tmp
 
 
 def test_starts_are_compared_alike_and_the_cards_tell(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(starts, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(train, "RUNS", tmp_path / "runs")
     for module in (starts, models):
         monkeypatch.setattr(module, "WEIGHTS", tmp_path)
     for kind in ("mae", "supervised"):
