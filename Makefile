@@ -32,13 +32,13 @@ lab: $(READY) ## open the notebooks in JupyterLab
 	@$(if $(PROFILE),XTL_PROFILE=$(PROFILE)) $(PYTHON) -m jupyterlab notebooks
 
 app: $(READY) ## serve the explorer without code, on this machine only
-	@$(if $(PROFILE),XTL_PROFILE=$(PROFILE)) $(PYTHON) -m voila notebooks/12_explorer.ipynb --Voila.ip=127.0.0.1
+	@$(if $(PROFILE),XTL_PROFILE=$(PROFILE)) $(PYTHON) -m voila notebooks/14_explorer.ipynb --Voila.ip=127.0.0.1
 
 bench: $(READY) ## measure the speed beside the usual way; writes figures/bench.json (DEVICE=cuda: on a GPU)
 	@$(PYTHON) -m utils.bench $(if $(DEVICE),--device $(DEVICE))
 
 gpu: $(READY) ## measure the paper recipe and the explanations on a GPU; writes figures/gpu.json
-	@$(PYTHON) -m utils.gpu
+	@$(PYTHON) -m utils.bench gpu
 
 notebooks: $(READY) ## execute the notebooks in place, ready to commit (PROFILE, else demo)
 	@$(PYTHON) -m utils.report notebooks --profile $(or $(PROFILE),demo)

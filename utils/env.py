@@ -5,13 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import random
-import socket
-import threading
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,9 +19,6 @@ DATA = ROOT / "data"
 RUNS = ROOT / "runs"
 FIGURES = ROOT / "figures"
 WEIGHTS = ROOT / "utils" / "weights"
-
-PATIENCE = 8.0  # seconds before a silent network counts as none
-_silent: dict[str, float] = {}  # address: when it last kept silent
 
 PACKAGES = ["torch", "torchvision", "timm", "captum", "grad-cam", "ipywidgets", "jupyterlab"]
 
@@ -107,44 +97,6 @@ def seed_everything(seed: int) -> None:
     np.random.seed(seed)
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic = True
-
-
-def reachable(url: str) -> bool:
-    """Whether `url` answers, be it with an error, within PATIENCE seconds.
-
-    A name look-up alone can hang longer than any socket timeout, hence the thread. An address
-    that kept silent is not asked again for a minute: one wait is enough for both splits.
-    """
-    if time.monotonic() - _silent.get(url, -60.0) < 60:
-        return False
-    answer: list[bool] = []
-
-    def ask() -> None:
-        try:
-            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PATIENCE).close()
-            answer.append(True)
-        except urllib.error.HTTPError:
-            answer.append(True)
-        except (OSError, ValueError):
-            pass
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(PATIENCE)
-    if not answer:
-        _silent[url] = time.monotonic()
-    return bool(answer)
-
-
-@contextmanager
-def impatient() -> Iterator[None]:
-    """Inside, sockets give up after PATIENCE seconds of silence: downloaders often set no limit."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(PATIENCE)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def versions() -> dict[str, str]:

@@ -16,7 +16,7 @@ from sklearn.metrics import (
 from torch import nn
 
 from .data import ImageSet
-from .train import CHUNK, logits_of
+from .models import CHUNK, logits_of
 
 
 @dataclass(frozen=True)

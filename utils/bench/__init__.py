@@ -1,0 +1,1 @@
+"""Speed and memory beside the usual way, on a CPU and on a GPU."""

@@ -1,0 +1,172 @@
+"""What the paper recipe and the explanations cost on one GPU, against what the chip can do.
+
+Command line:  python -m utils.bench gpu [--only NAME]     writes figures/gpu.json
+
+Seconds of the recipe are those of a fresh process, from its start to its end; everything else is
+wall time after one small call of the same kind. Where the hub cannot be reached, the networks start
+from random weights: as fast, but what they learn is then not comparable, and the entry says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .. import data, env, explain, models, train
+from ..env import Profile
+from ..explain import attention, iav
+from ..train import RECIPES
+from . import measure
+from .measure import Entry
+
+FILE = env.FIGURES / "gpu.json"
+COMMAND = "python -m utils.bench gpu"
+LIMITS = {"cnn": (10, 0.15), "vit": (15, 0.40)}  # seconds of the recipe, share of the peak
+BUDGETS = {"ig": 30, "lrp": 4, "attention": 4, "iav": 4}  # seconds for 2,500 images
+
+
+def peak(where: torch.device, n: int = 8192) -> float:
+    """Operations a second of one bfloat16 product (n, n) x (n, n), best of ten; float32 on a CPU."""
+    a = torch.randn(n, n, device=where, dtype=torch.bfloat16 if where.type == "cuda" else torch.float32)
+    measure.seconds(lambda: a @ a, where)
+    return 2 * n**3 / min(measure.seconds(lambda: a @ a, where) for _ in range(10))
+
+
+def _size(tiny: bool) -> Profile:
+    return replace(env.profile("smoke"), n_train=40, n_val=10, n_test=4) if tiny else env.profile("paper")
+
+
+def _model(arch: str, n_classes: int) -> nn.Module:
+    try:
+        return models.build(arch, n_classes)
+    except RuntimeError as error:
+        print(f"{error} Going on from random weights.", file=sys.stderr)
+        return models.build(arch, n_classes, "none")
+
+
+def _step_flops(model: nn.Module, batch: int, where: torch.device) -> float:
+    """Operations an image of one forward and backward pass."""
+    x = torch.zeros(batch, 3, model.input_size, model.input_size, device=where)
+    return measure.flops(lambda: model.to(where)(x).sum().backward()) / batch
+
+
+def _train(kind: str, tiny: bool) -> dict:
+    """The recipe in this process; what a parent wants to know of it."""
+    chosen, where = _size(tiny), env.device()
+    arch = chosen.vit if kind == "vit" else chosen.cnn
+    recipe = RECIPES["smoke" if tiny else "paper", kind]
+    parts = data.splits(chosen)
+    env.seed_everything(chosen.seed)
+    model = _model(arch, len(parts.train.classes))
+    with tempfile.TemporaryDirectory() as folder:
+        history = train.fit(model, parts.train, parts.val, recipe, Path(folder))
+    largest = measure.held(True, where)
+    return {
+        "arch": arch, "weights": model.provenance, "data": parts.train.source, "seconds": history.seconds,
+        "images": recipe.epochs * len(parts.train), "bytes": largest, "accuracy": max(history.val_accuracy),
+        "flops": _step_flops(model, 4, where),
+    }  # fmt: skip
+
+
+def recipe(where: torch.device, tiny: bool, kind: str) -> list[Entry]:
+    """Fine-tuning as in the paper, in a fresh process: seconds in all, and the share of the peak."""
+    words = [sys.executable, "-m", "utils.bench", "gpu", "--case", kind, *(["--tiny"] if tiny else [])]
+    begun = time.perf_counter()
+    done = subprocess.run(words, cwd=env.ROOT, capture_output=True, text=True)
+    wall = time.perf_counter() - begun
+    if done.returncode:
+        raise RuntimeError(f"Training the {kind} failed: {done.stderr.strip().splitlines()[-1]}")
+    told = json.loads(done.stdout.strip().splitlines()[-1])
+    limit, share = LIMITS[kind]
+    facts = {key: told[key] for key in ("arch", "weights", "data", "accuracy")}
+    facts |= {"images_per_second": told["images"] / told["seconds"], "peak_mb": told["bytes"] / 1e6}
+    speed, top = told["flops"] * told["images"] / told["seconds"], peak(where, 512 if tiny else 8192)
+    what = f"{told['arch']}, paper recipe, {told['images']:,} images seen"
+    return [
+        measure.entry(f"{kind}_recipe", f"{what}: seconds in a fresh process", [(wall, limit)], 1, False) | facts,
+        measure.entry(f"{kind}_share", f"{what}: operations a second against one large product", [(top, speed)], share, True, "operations/s") | facts,
+    ]  # fmt: skip
+
+
+def _work(name: str, model: nn.Module) -> Callable[[torch.Tensor], object]:
+    def patches(images: torch.Tensor) -> torch.Tensor:
+        rows = (
+            data.preprocess(part.to(where), model.input_size, model.mean, model.std)
+            for part in images.split(64)
+        )
+        return torch.cat([attention.maps(model, x, "cls").cpu() for x in rows])
+
+    where = next(model.parameters()).device
+    side = model.patch_embed.grid_size
+    return {
+        "ig": partial(explain.explain, model, targets=0, method="integrated_gradients", steps=50),
+        "lrp": partial(explain.explain, model, targets=0, method="lrp"),
+        "attention": patches,
+        "iav": lambda images: iav.ia_scores(model, images, torch.ones(len(images), *side)),
+    }[name]
+
+
+def explaining(where: torch.device, tiny: bool, name: str) -> list[Entry]:
+    """One explanation of the test set by the ViT: seconds and peak memory."""
+    chosen = _size(tiny)
+    images = data.splits(chosen).test.images
+    model = _model(chosen.vit, 10).to(where)
+    work = _work(name, model)
+    work(images[:2])
+    if where.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    took = measure.seconds(lambda: work(images), where)
+    what = f"{name} of {len(images):,} images at {model.input_size} px, {chosen.vit}"
+    facts = {"arch": chosen.vit, "weights": model.provenance, "peak_mb": measure.held(True, where) / 1e6}
+    return [measure.entry(name, what, [(took, BUDGETS[name])], 1, False) | facts]
+
+
+CASES: dict[str, Callable[[torch.device, bool], list[Entry]]] = {
+    **{kind: partial(recipe, kind=kind) for kind in LIMITS},
+    **{name: partial(explaining, name=name) for name in BUDGETS},
+}
+
+
+def run(only: str | None = None, tiny: bool = False, file: Path = FILE) -> list[Entry]:
+    """Measure the cases, or the one called `only`, and write `file` after each; all its entries.
+
+    tiny: sizes for tests, on any device. Raises ValueError for an unknown name, RuntimeError
+    where there is no GPU.
+    """
+    if only and only not in CASES:
+        raise ValueError(f"There is nothing called {only!r} to measure: use one of {', '.join(CASES)}.")
+    where = env.device()
+    if where.type != "cuda" and not tiny:
+        raise RuntimeError("There is no GPU here: python -m utils.bench measures what a CPU can tell.")
+    kept = {e["name"]: e for e in json.loads(file.read_text("utf-8"))} if file.exists() else {}
+    for name in [only] if only else CASES:
+        for entry in CASES[name](where, tiny):
+            print(f"{entry['name']:12}{entry['ours']:10.4g} of {entry['peer']:<10.4g}{entry['unit']:14}{'holds' if entry['holds'] else 'MISSED'}", flush=True)  # fmt: skip
+            kept[entry["name"]] = entry | {"device": env.device_name(), "command": COMMAND}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(list(kept.values()), indent=1) + "\n", "utf-8")
+    return list(kept.values())
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line; see the module's first lines."""
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.splitlines()[0])
+    parser.add_argument("--only", help=f"one of {', '.join(CASES)}")
+    parser.add_argument("--case", choices=list(LIMITS), help=argparse.SUPPRESS)
+    parser.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)
+    asked = parser.parse_args(arguments)
+    try:
+        print(json.dumps(_train(asked.case, asked.tiny))) if asked.case else run(asked.only, asked.tiny)
+    except (ValueError, RuntimeError) as error:
+        sys.exit(str(error))

@@ -1,0 +1,16 @@
+"""Attribution methods behind one call, attention, relevance and the IAV."""
+
+from .gradients import BASELINES, kind, layers
+from .methods import METHODS, IGResult, Method, blur_region, explain, integrated_gradients
+
+__all__ = [
+    "BASELINES",
+    "METHODS",
+    "IGResult",
+    "Method",
+    "blur_region",
+    "explain",
+    "integrated_gradients",
+    "kind",
+    "layers",
+]

@@ -1,0 +1,245 @@
+"""Does each attention head look where the input mattered? IA-scores and the vector of all of them.
+
+Park & Choi (2022, arXiv 2211.15428) call the agreement of a head's attention map with an input
+attribution its IA-score, and the scores of all heads of all blocks the IAV (Input-Attribution and
+Attention Score Vector). Their full formula was not public when this was written: what follows is a
+reconstruction from their words, with the variants that the words allow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm.auto import tqdm
+
+from .. import data
+from ..models import Targets, evaluating, per_chunk
+from . import attention
+from .methods import METHODS, inputs, kind
+
+# ---------------------------------------------------------------- how alike two maps are
+
+
+def _centred(x: torch.Tensor) -> torch.Tensor:
+    """x minus its mean over the last axis; a constant map becomes exactly zero, not rounding noise."""
+    away = x - x.mean(-1, keepdim=True)
+    return torch.where(away.norm(dim=-1, keepdim=True) > 1e-6 * x.norm(dim=-1, keepdim=True), away, 0)
+
+
+def _ranks(x: torch.Tensor) -> torch.Tensor:
+    """Ranks 1..N over the last axis; equal values share their mean rank, as in scipy."""
+    x = x.contiguous()
+    order = x.sort(-1).values
+    below, upto = (torch.searchsorted(order, x, right=right) for right in (False, True))
+    return (below + upto + 1).to(x) / 2
+
+
+def _cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return (F.normalize(a, dim=-1, eps=1e-30) * F.normalize(b, dim=-1, eps=1e-30)).sum(-1)
+
+
+SIMILARITIES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "cosine": _cosine,
+    "pearson": lambda a, b: _cosine(_centred(a), _centred(b)),
+    "spearman": lambda a, b: _cosine(_centred(_ranks(a)), _centred(_ranks(b))),
+}
+
+
+def similarity_of(a: torch.Tensor, b: torch.Tensor, similarity: str = "cosine") -> torch.Tensor:
+    """How alike two maps over N patches are: (..., N) and (..., N) -> (...), -1..1.
+
+    Cosine is 0..1 for maps without a sign. A map that is zero everywhere has no direction and
+    scores 0; with Pearson and Spearman so does a constant one. Raises ValueError for an unknown
+    similarity.
+    """
+    if similarity not in SIMILARITIES:
+        raise ValueError(f"There is no similarity {similarity!r}: use one of {', '.join(SIMILARITIES)}.")
+    return SIMILARITIES[similarity](a, b)
+
+
+# ---------------------------------------------------------------- the two maps
+
+
+def _overlap(n_in: int, n_out: int) -> torch.Tensor:
+    """Share of each of n_in pixels in the mean over each of n_out equal stretches, (n_out, n_in)."""
+    edges = torch.arange(n_out + 1, dtype=torch.float64)[:, None] * n_in / n_out
+    pixel = torch.arange(n_in)
+    shared = torch.minimum(edges[1:], pixel + 1) - torch.maximum(edges[:-1], pixel)
+    return (shared.clamp(min=0) * n_out / n_in).float()
+
+
+def to_grid(heatmaps: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Mean magnitude over each patch: (B, h, w), any type, -> float (B, rows, columns), 0 or more.
+
+    A pixel that lies across a border counts with its share on either side.
+    """
+    heat = heatmaps if heatmaps.is_floating_point() else heatmaps.float()
+    down, across = (_overlap(*n).to(heat) for n in zip(heat.shape[-2:], grid, strict=True))
+    return down @ heat.abs() @ across.T
+
+
+def attributions(
+    model: nn.Module, images: torch.Tensor, attribution: str = "smoothgrad", targets: Targets = None,
+    chunk: int = 32, progress: bool = False, **options: Any,
+) -> torch.Tensor:  # fmt: skip
+    """An attribution on the model's patch grid: uint8 (B, 3, h, w) -> float32 (B, rows, columns), CPU.
+
+    The method's map at its own resolution, absolute, averaged over each patch. attribution: a name
+    in explain.METHODS that works on this model; options: that method's; targets as in
+    explain.explain. Raises ValueError for anything unknown.
+    """
+    if attribution not in METHODS or kind(model) not in METHODS[attribution].works_on:
+        fits = ", ".join(name for name, how in METHODS.items() if kind(model) in how.works_on)
+        raise ValueError(f"There is no attribution {attribution!r} for this model: use one of {fits}.")
+    how = METHODS[attribution]
+    options, prepared = how.with_defaults(options), inputs(model, images, targets)
+    with evaluating(model), torch.enable_grad(), _bar(len(images), attribution, progress) as bar:
+
+        def places(rows: slice, few: int) -> torch.Tensor:
+            copies = dict(batch=few) if how.repeats else {}
+            x, chosen = prepared(rows)
+            found = to_grid(how.run(model, x, chosen, **options, **copies), _grid(model))
+            bar.update(len(x))
+            return found.detach().float().cpu()
+
+        most = min(chunk, how.chunk)  # what the method itself can hold at once
+        return torch.cat(list(per_chunk(places, len(images), most)))
+
+
+def attention_rows(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """What the CLS token takes from each patch: x (B, 3, H, W) -> (B, L, heads, patches).
+
+    After the softmax; columns of CLS, register and distillation tokens are left out, so a row sums
+    to at most 1. A model without a CLS token gives the mean of its rows, see attention.maps().
+    """
+    return attention.maps(model, x)[..., getattr(model, "num_prefix_tokens", 0) :]
+
+
+def _grid(model: nn.Module) -> tuple[int, int]:
+    if not hasattr(model, "patch_embed"):
+        raise ValueError(f"{type(model).__name__} has no patches to compare on: use a Vision Transformer.")
+    return model.patch_embed.grid_size
+
+
+def _bar(n: int, words: str, progress: bool) -> tqdm:
+    return tqdm(total=n, desc=words.replace("_", " "), unit="img", disable=not progress, mininterval=1.0)
+
+
+def _of_rows(
+    model: nn.Module, images: torch.Tensor, chunk: int, progress: bool, make: Callable[[torch.Tensor, slice], torch.Tensor]
+) -> torch.Tensor:  # fmt: skip
+    """What `make` makes of the attention rows (b, L, heads, patches) of each slice of the images, joined."""
+    parameter = next(model.parameters())
+    with _bar(len(images), "attention", progress) as bar:
+
+        def run(rows: slice, _: int) -> torch.Tensor:
+            part = images[rows].to(parameter.device)
+            x = data.preprocess(part, model.input_size, model.mean, model.std).to(parameter.dtype)
+            found = make(attention_rows(model, x).float().cpu(), rows)
+            bar.update(len(x))
+            return found
+
+        return torch.cat(list(per_chunk(run, len(images), chunk)))
+
+
+# ---------------------------------------------------------------- scores
+
+
+def ia_scores(
+    model: nn.Module, images: torch.Tensor, attribution: str | torch.Tensor = "smoothgrad", similarity: str = "cosine",
+    targets: Targets = None, chunk: int = 32, progress: bool = False, **options: Any,
+) -> torch.Tensor:  # fmt: skip
+    """Agreement of every head's attention with the attribution: float32 (B, L, heads), CPU.
+
+    images: uint8 (B, 3, h, w). attribution: as in attributions(), or maps (B, h', w') of any size,
+    such as true masks; similarity: cosine (0..1), pearson or spearman (-1..1). The published
+    choice, as we read it: SmoothGrad of the predicted class's logit (25 samples, sigma 15 % of
+    the range), absolute, averaged over patches, cosine with the CLS row. chunk: images at once;
+    only scores and patch maps are kept of all. Raises ValueError for anything unknown.
+    """
+    grid = _grid(model)
+    if similarity not in SIMILARITIES:  # before the slow part
+        raise ValueError(f"There is no similarity {similarity!r}: use one of {', '.join(SIMILARITIES)}.")
+    if isinstance(attribution, str):
+        found = attributions(model, images, attribution, targets, chunk, progress, **options)
+    elif attribution.ndim != 3 or len(attribution) != len(images):
+        raise ValueError(
+            f"The attribution has shape {tuple(attribution.shape)}: give one map (h, w) for each of the {len(images)} images."
+        )
+    else:
+        found = to_grid(attribution.cpu(), grid).float()
+    places = found.flatten(1)[:, None, None]  # (B, 1, 1, patches), the same for all heads
+
+    def scores(seen: torch.Tensor, rows: slice) -> torch.Tensor:
+        return similarity_of(seen, places[rows].expand_as(seen), similarity)
+
+    return _of_rows(model, images, chunk, progress, scores)
+
+
+def floor(maps: torch.Tensor, similarity: str = "cosine") -> torch.Tensor:
+    """The score of a head that looks everywhere alike: maps (B, rows, columns) -> (B,).
+
+    An attention map says something about places only as far as it scores above this.
+    """
+    flat = to_grid(maps, maps.shape[-2:]).flatten(1)
+    return similarity_of(torch.ones_like(flat), flat, similarity)
+
+
+def late_mean(scores: torch.Tensor) -> torch.Tensor:
+    """Mean over the heads of the last third of the blocks: (B, L, heads) -> (B,)."""
+    return scores[:, -max(1, scores.shape[1] // 3) :].mean((1, 2))
+
+
+def head_entropy(
+    model: nn.Module, images: torch.Tensor, chunk: int = 32, progress: bool = False
+) -> torch.Tensor:
+    """Entropy of every head's attention row: uint8 (B, 3, h, w) -> float32 (B, L, heads), 0..1, CPU."""
+    return _of_rows(model, images, chunk, progress, lambda seen, _: attention.entropy(seen))
+
+
+# ---------------------------------------------------------------- does a head keep its range?
+
+
+@dataclass(frozen=True)
+class HeadRanges:
+    """How much of the scores' variance is owed to which head it is."""
+
+    icc: float  # between / (between + within): 1, each head has its value; 0, the head says nothing
+    low: float  # 95 % percentile bootstrap over images
+    high: float
+    between: float  # variance of the heads' true means
+    within: float  # variance of one head's score over images
+
+
+def _icc(scores: np.ndarray) -> tuple[float, float, float]:
+    """One-way random effects, images as repeats: (B, heads) -> intraclass correlation, variances."""
+    repeats = len(scores)
+    within = scores.var(0, ddof=1).mean()
+    between = (repeats * scores.mean(0).var(ddof=1) - within) / repeats
+    total = between + within
+    return (float(between / total) if total > 0 else 0.0), float(between), float(within)
+
+
+def head_ranges(scores: torch.Tensor, n: int = 1000, seed: int = 0) -> HeadRanges:
+    """Intraclass correlation ICC(1) of heads (Shrout & Fleiss 1979) with a bootstrap interval.
+
+    scores: (B, L, heads), B >= 2; n draws of whole images, so that what all heads of an image
+    share counts as variation within heads. Draws repeat images and so understate the variation
+    within: the interval is moved until the median draw is the ICC. Raises ValueError for fewer than two images.
+    """
+    table = scores.flatten(1).double().numpy()
+    if len(table) < 2:
+        raise ValueError(
+            "One image shows no variation: give the scores of two or more to compare heads with images."
+        )
+    rng = np.random.default_rng(seed)
+    draws = [_icc(table[rng.integers(0, len(table), len(table))])[0] for _ in range(n)]
+    icc, between, within = _icc(table)
+    low, high = np.minimum(np.percentile(draws, [2.5, 97.5]) - np.median(draws) + icc, 1.0)
+    return HeadRanges(icc, float(low), float(high), between, within)

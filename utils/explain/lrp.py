@@ -1,0 +1,262 @@
+"""Layer-wise relevance propagation: from one logit back to tokens or pixels.
+
+Vision Transformers follow Chefer, Gur & Wolf, "Transformer Interpretability Beyond Attention
+Visualization" (CVPR 2021, section 3). ResNets have rules of their own, in lrp_resnet.
+
+A rule takes the inputs of an operation and the relevance of its output, and gives the
+relevance of the inputs. Operations without a rule here (layer norm, GELU, softmax,
+dropout) pass relevance on unchanged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from timm.layers import GELU, GELUTanh, LayerNorm, LayerScale, QuickGELU, RmsNorm
+from timm.layers.attention import Attention
+from timm.layers.mlp import Mlp
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import nn
+
+from ..models import Targets, as_targets, evaluating, vit
+from .attention import plus_identity, read_row
+from .lrp_resnet import resnet_relevance
+
+__all__ = [
+    "RelevanceTrace", "linear_rule", "matmul_rule", "relevance", "relevance_rollout",
+    "resnet_relevance", "sum_rule", "transformer_attribution",
+]  # fmt: skip
+
+EPS = 1e-12  # keeps quotients finite; the published 1e-9 would lose 3e-9 of the relevance in 3 blocks
+EPS_SUM = 1e-9  # as published: where residual sums nearly cancel, its size shows in the result
+
+
+@dataclass(frozen=True)
+class RelevanceTrace:
+    """What relevance() found. L counts blocks from start_layer on, T tokens, the special ones first."""
+
+    attn_cam: torch.Tensor  # (B, L, heads, T, T) relevance of the attention weights
+    attn_grad: torch.Tensor  # (B, L, heads, T, T) d logit / d attention weights
+    block_sums: torch.Tensor  # (B, L) summed relevance at each block's input; 1 is conserved
+    tokens: torch.Tensor  # (B, T, D) relevance of the first block's input
+    targets: torch.Tensor  # (B,) explained classes
+
+
+# ---------------------------------------------------------------- rules for transformers
+
+
+def _ratio(a: torch.Tensor, b: torch.Tensor, eps: float = EPS) -> torch.Tensor:
+    """a / (b + eps), and 0 where b is 0."""
+    shifted = b + eps
+    return torch.where((b == 0) | (shifted == 0), 0, a / shifted)
+
+
+def linear_rule(
+    weight: torch.Tensor, x: torch.Tensor, r: torch.Tensor, product: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Positive contributions only (alpha 1, beta 0), bias left out; x (..., in), r (..., out).
+
+    product: x @ weight.T, where the forward pass has it. x+ W+ + x- W- is (x W + |x| |W|) / 2, so
+    that with it three matrix products do instead of four.
+    """
+    size, sizes = x.abs(), weight.abs()
+    product = x @ weight.T if product is None else product
+    s = _ratio(r, (product + size @ sizes.T).clamp(min=0))  # twice the sum, and so s is half of it
+    return x * (s @ weight) + size * (s @ sizes)
+
+
+def matmul_rule(a: torch.Tensor, b: torch.Tensor, r: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Half of r to each factor of a @ b, in proportion to its part in each product."""
+    s = _ratio(r, a @ b)
+    return a * (s @ b.transpose(-2, -1)) / 2, b * (a.transpose(-2, -1) @ s) / 2
+
+
+def sum_rule(a: torch.Tensor, b: torch.Tensor, r: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Split r in proportion to a and b, then rescale each part so that nothing explodes.
+
+    Where a + b nearly cancels, both parts are huge with opposite signs; the rescaling (section
+    3.2) keeps the sum of r. Sums are per sample, so batches give what single images give.
+    """
+    s = _ratio(r, a + b, EPS_SUM)
+    parts = a * s, b * s
+    sums = [part.sum((1, 2), keepdim=True) for part in parts]
+    size = sums[0].abs() + sums[1].abs()
+    share = torch.where(size == 0, 0, r.sum((1, 2), keepdim=True) / size)
+    return parts[0] * share * sums[0].sign(), parts[1] * share * sums[1].sign()
+
+
+def mean_rule(x: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+    """Mean over tokens: x (B, N, D), r (B, D) -> (B, N, D).
+
+    In proportion to the values of the mean's own sign: those that pushed it where it is.
+    """
+    pushing = torch.where(x.sign() == x.mean(1, keepdim=True).sign(), x, 0)
+    return pushing * _ratio(r, pushing.sum(1))[:, None]
+
+
+# ---------------------------------------------------------------- Vision Transformer
+
+Saved = tuple[torch.Tensor, ...]
+NORMS = (nn.LayerNorm, LayerNorm, RmsNorm, nn.Identity)
+PARTS: dict[str, tuple[type[nn.Module], ...]] = {
+    "": (Block,), "attn": (Attention,), "mlp": (Mlp,), "mlp.act": (nn.GELU, GELU, GELUTanh, QuickGELU, nn.ReLU),
+    **dict.fromkeys(("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"), (nn.Linear,)),
+    **dict.fromkeys(("norm1", "norm2", "attn.q_norm", "attn.k_norm", "attn.norm", "mlp.norm"), NORMS),
+    **dict.fromkeys(("ls1", "ls2"), (LayerScale, nn.Identity)),
+}  # fmt: skip
+IDLE = ("drop", "attn.attn_drop", "attn.proj_drop", "mlp.drop1", "mlp.drop2")  # nothing, in eval mode
+
+
+def _check_vit(model: nn.Module) -> None:
+    """ValueError, naming the part, for anything that the rules above do not cover."""
+    if type(model) not in (VisionTransformer, VisionTransformerDistilled):
+        raise ValueError(f"Relevance for {type(model).__name__} is not known: {vit.REMEDY}, or resnet34.")
+    odd = [f"{model.global_pool!r} pooling"] * (model.global_pool not in ("token", "avg"))
+    for name, part in (("norm", model.norm), ("fc_norm", model.fc_norm)):
+        odd += [f"{type(part).__name__} as {name}"] * (type(part) not in NORMS)
+    odd += ["a head that is not one linear layer"] * (type(model.head) is not nn.Linear)
+    for block in model.blocks:
+        for name, part in block.named_modules():
+            if type(part) not in PARTS.get(name, (type(part),) if name.startswith(IDLE) else ()):
+                odd += [type(part).__name__ + (f" as {name}" if name else "")]
+    if odd:
+        raise ValueError(
+            f"This VisionTransformer has {odd[0]}, for which relevance has no rule: {vit.REMEDY}."
+        )
+
+
+def _block_forward(block: Block, x: torch.Tensor) -> tuple[torch.Tensor, Saved]:
+    """Block output (B, T, D) and every tensor that its relevance needs, attention written out."""
+    attn, mlp = block.attn, block.mlp
+    normed = block.norm1(x)
+    qkv = attn.qkv(normed)
+    q, k, v = qkv.unflatten(-1, (3, attn.num_heads, attn.head_dim)).permute(2, 0, 3, 1, 4)
+    q, k = attn.q_norm(q), attn.k_norm(k)
+    weights = (q * attn.scale @ k.transpose(-2, -1)).softmax(-1)
+    joined = attn.norm((weights @ v).transpose(1, 2).flatten(2))
+    projected = attn.proj(joined)
+    attended = block.ls1(projected)
+    middle = x + attended
+    normed2 = block.norm2(middle)
+    wide = mlp.fc1(normed2)
+    hidden = mlp.norm(mlp.act(wide))
+    narrow = mlp.fc2(hidden)
+    added = block.ls2(narrow)
+    saved = (x, normed, qkv, q, k, v, weights, joined, projected, attended)
+    return middle + added, (*saved, middle, normed2, wide, hidden, narrow, added)
+
+
+def _layer_rule(layer: nn.Linear, x: torch.Tensor, out: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+    """linear_rule, sparing the product that the forward pass found: out = layer(x)."""
+    return linear_rule(layer.weight, x, r, out if layer.bias is None else out - layer.bias)
+
+
+def _block_relevance(block: Block, saved: Saved, r: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Relevance (B, T, D) of the block's output -> that of its input, and attn_cam (B, H, T, T)."""
+    x, normed, qkv, q, k, v, weights, joined, projected, attended, *of_mlp = (t.detach() for t in saved)
+    middle, normed2, wide, hidden, narrow, added = of_mlp
+    attn, mlp = block.attn, block.mlp
+    past, through = sum_rule(middle, added, r)
+    through = _layer_rule(mlp.fc2, hidden, narrow, through)
+    r = past + _layer_rule(mlp.fc1, normed2, wide, through)
+
+    past, through = sum_rule(x, attended, r)
+    through = _layer_rule(attn.proj, joined, projected, through)
+    heads = through.unflatten(-1, (attn.num_heads, attn.head_dim)).transpose(1, 2)
+    cam, r_v = matmul_rule(weights, v, heads)
+    r_q, r_k = matmul_rule(q, k.transpose(-2, -1), cam)  # the scale is left out
+    r_qkv = torch.stack([r_q, r_k.transpose(-2, -1), r_v]).permute(1, 3, 0, 2, 4).flatten(2)
+    return past + _layer_rule(attn.qkv, normed, qkv, r_qkv), cam
+
+
+def _read_out(model: nn.Module, normed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Normed tokens (B, T, D) -> the head's features (B, F), its weight (C, F) and logits (B, C).
+
+    The two heads of a distilled DeiT, whose logits are averaged, are one head on both tokens.
+    """
+    if type(model) is VisionTransformerDistilled:
+        features = normed[:, :2].flatten(1)
+        weight = torch.cat([model.head.weight, model.head_dist.weight], 1) / 2
+        return features, weight, F.linear(features, weight, (model.head.bias + model.head_dist.bias) / 2)
+    features = model.fc_norm(normed[:, vit.tokens(model).read].mean(1))
+    return features, model.head.weight, model.head(features)
+
+
+def _read_relevance(model: nn.Module, normed: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+    """Relevance (B, F) of the head's features -> (B, T, D) of the tokens."""
+    read = vit.tokens(model).read
+    out = torch.zeros_like(normed)
+    if type(model) is VisionTransformerDistilled:
+        out[:, read] = r.unflatten(1, (2, -1))
+    else:
+        out[:, read] = mean_rule(normed[:, read], r) if model.global_pool == "avg" else r[:, None]
+    return out
+
+
+def relevance(
+    model: nn.Module, x: torch.Tensor, targets: Targets = None, start_layer: int = 0
+) -> RelevanceTrace:
+    """Propagate relevance 1 at the target's logit down to block `start_layer`.
+
+    x: (B, 3, H, W), normalised, on the model's device. One forward pass with attention written
+    out, one backward pass for its gradients, one pass of rules. Works under torch.no_grad and
+    on frozen models; leaves no gradient behind. Understands class, distillation and register
+    tokens, average pooling, LayerScale, normed queries and keys, a norm before the blocks and
+    heads with one output. Raises ValueError, naming the part, for anything else.
+    """
+    _check_vit(model)
+    if not 0 <= start_layer < len(model.blocks):
+        raise ValueError(
+            f"start_layer {start_layer} is not among the model's blocks 0..{len(model.blocks) - 1}."
+        )
+    with evaluating(model):
+        with torch.no_grad():
+            tokens = model.norm_pre(model._pos_embed(model.patch_embed(x)))
+            tokens = model.blocks[:start_layer](tokens)
+        blocks = model.blocks[start_layer:]
+        with torch.enable_grad():
+            tokens = tokens.detach().requires_grad_()  # so that frozen models have a graph too
+            tape = []
+            for block in blocks:
+                tokens, saved = _block_forward(block, tokens)
+                tape.append(saved)
+            normed = model.norm(tokens)
+            features, weight, logits = _read_out(model, normed)
+            chosen = as_targets(targets, logits)
+            logit = logits.gather(1, chosen[:, None]).sum()
+            grads = torch.autograd.grad(logit, [saved[6] for saved in tape])
+
+        with torch.no_grad():
+            start = F.one_hot(chosen, logits.shape[1]).to(logits.dtype)
+            r = _read_relevance(model, normed, linear_rule(weight, features, start))
+            cams, sums = [], []
+            for block in reversed(blocks):
+                r, cam = _block_relevance(block, tape.pop(), r)
+                cams.insert(0, cam)
+                sums.insert(0, r.sum((1, 2)))
+    return RelevanceTrace(torch.stack(cams, 1), torch.stack(grads, 1), torch.stack(sums, 1), r, chosen)
+
+
+def transformer_attribution(
+    model: nn.Module, x: torch.Tensor, targets: Targets = None, start_layer: int = 0
+) -> torch.Tensor:
+    """Transformer attribution (Chefer et al. 2021, section 3.3): (B, 3, H, W) -> (B, patches).
+
+    The blocks' head means of (gradient x relevance)+ plus I, multiplied from the last to
+    start_layer; of that, the row of the tokens that the head reads (CLS; their mean if several),
+    without the special tokens' columns. Values >= 0. Raises as relevance() does.
+    """
+    trace = relevance(model, x, targets, start_layer)
+    heads = (trace.attn_grad * trace.attn_cam).clamp(min=0)
+    return read_row(plus_identity(heads.mean(2)), vit.tokens(model))
+
+
+def relevance_rollout(
+    model: nn.Module, x: torch.Tensor, targets: Targets = None, start_layer: int = 0
+) -> torch.Tensor:
+    """The same without gradients: rollout of the attention's positive relevance, (B, patches)."""
+    cams = relevance(model, x, targets, start_layer).attn_cam.clamp(min=0)
+    return read_row(plus_identity(cams.mean(2)), vit.tokens(model))

@@ -1,0 +1,1 @@
+"""The feedback loop: mistakes, findings, generated images, retraining."""

@@ -1,0 +1,54 @@
+"""README.md's moving parts: its addresses, and the table of results, both written by `make notebooks`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import env
+from . import notebooks
+
+MARKS = "<!-- results -->", "<!-- end of results -->"
+# what was published, where ours stands in results.json, and what must be known to compare
+ROWS = (
+    ("ResNet34, accuracy", "0.843", "04_evaluation", ("resnet.accuracy",)),
+    ("ViT, accuracy", "0.977", "04_evaluation", ("vit.accuracy",)),
+    ("ResNet34 / ViT, ROC-AUC", "0.986 / 0.9996", "04_evaluation", ("resnet.roc_auc", "vit.roc_auc")),
+    ("share of runs whose pretraining is recognised: from IAV / attention entropy / robustness", "yes / no / no", "10_iav",
+     ("told.iav.share", "told.entropy.share", "told.robustness.share")),
+    ("feedback loop, cats and dogs, accuracy: baseline / generated only / both / LoRA", "0.953 / 0.927 / 0.978 / 0.934", "12_explain_to_improve",
+     ("baseline.accuracy.mean", "generated.accuracy.mean", "both.accuracy.mean", "lora.accuracy.mean")),
+)  # fmt: skip
+
+
+def results_table(results: Mapping[str, Any]) -> str:
+    """Published numbers beside those of results.json, as Markdown; what was not measured is a dash."""
+
+    def ours(stem: str, names: tuple[str, ...]) -> str:
+        found = results.get(stem, {})
+        words = [f"{found[name]:.3f}" if name in found else "–" for name in names]
+        ends = [found.get(f"{names[0]}_{end}") for end in ("low", "high")]
+        return " / ".join(words) + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if None not in ends else "")
+
+    meta = results.get("meta", {})
+    head = f"| | published | here (`{meta.get('profile', '?')}`) |\n|---|---|---|\n"
+    weights = "".join(f"\n- {what}: {told}" for what, told in sorted(meta.get("weights", {}).items()))
+    rows = "\n".join(f"| {what} | {theirs} | {ours(stem, names)} |" for what, theirs, stem, names in ROWS)
+    return f"{head}{rows}\n\nHere: profile `{meta.get('profile', '?')}`, {meta.get('data', '?')}; 95 % bootstrap intervals in brackets. Compare directions, not digits: the published models are large ones with ImageNet weights. The report has all claims. Weights at the start:\n{weights}"
+
+
+def write(results: Mapping[str, Any], file: Path = env.ROOT / "README.md") -> None:
+    """Put the table between its marks and env.REPO into every address. Raises ValueError without the marks."""
+    text = file.read_text("utf-8")
+    begin, end = MARKS
+    if begin not in text or end not in text:
+        raise ValueError(
+            f"{file.name} has no place for the results: put {begin} and {end} on lines of their own."
+        )
+    table = f"{begin}\n{results_table(results)}\n{end}"
+    text = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: table, text, flags=re.DOTALL)
+    part = file.with_suffix(".part")
+    part.write_text(notebooks.addressed(text), "utf-8")
+    part.replace(file)

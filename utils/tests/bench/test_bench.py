@@ -1,0 +1,64 @@
+"""The bench: every case runs at tiny size and keeps the contract of cpu.json; ratios are not judged."""
+
+import json
+
+import pytest
+import torch
+
+from utils.bench import cpu, measure
+
+NAMES = [
+    "input", "evaluation", "gradcam_single", "gradcam_batch", "gradcam_forward", "ig_memory_steps", "ig_memory_images",
+    "ig_adaptive", "lrp_b1", "lrp_b8", "attention", "data_share",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    file = tmp_path_factory.mktemp("bench") / "bench.json"
+    threads = torch.get_num_threads()
+    entries = cpu.run(tiny=True, file=file)
+    assert torch.get_num_threads() == threads
+    assert json.loads(file.read_text()) == entries
+    return file, {entry["name"]: entry for entry in entries}
+
+
+def test_every_case_is_there_with_its_fields(written):
+    _, entries = written
+    assert list(entries) == NAMES
+    for entry in entries.values():
+        for key in ("ours", "peer", "ratio", "target"):
+            assert entry[key] > 0
+        low, high = entry["spread"]
+        assert low <= entry["ratio"] <= high
+        assert entry["what"] and entry["unit"] in ("seconds", "MB") and entry["device"] == "CPU, 1 thread"
+        met = (
+            entry["ratio"] >= entry["target"]
+            if entry["bound"] == "at least"
+            else entry["ratio"] <= entry["target"]
+        )
+        assert entry["holds"] == (met and all(value <= top for value, top in entry["also"].values()))
+
+
+def test_what_does_not_depend_on_speed_holds(written):
+    _, entries = written
+    assert entries["input"]["also"]["levels"][0] == 0
+    assert entries["evaluation"]["also"]["forwards_per_image"][0] == 1
+    assert entries["gradcam_single"]["also"]["difference"][0] < 1e-4
+    assert entries["ig_memory_steps"]["also"]["difference"][0] < 1e-5
+    assert (
+        entries["lrp_b1"]["also"]["flops"][0] < 3.5
+    )  # products a weight: 1 forward, 1 gradient, 3 relevance, against 2
+
+
+def test_one_case_again_keeps_the_others(written):
+    file, before = written
+    after = {entry["name"]: entry for entry in cpu.run(only="input", tiny=True, file=file)}
+    assert list(after) == NAMES and after["lrp_b1"] == before["lrp_b1"]
+    with pytest.raises(ValueError, match="nothing called 'swiftness'"):
+        cpu.run(only="swiftness", tiny=True, file=file)
+
+
+def test_flops_of_a_product_are_counted():
+    a, b = torch.ones(3, 4), torch.ones(4, 5)
+    assert measure.flops(lambda: a @ b) == 2 * 3 * 4 * 5

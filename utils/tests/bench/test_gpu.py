@@ -1,0 +1,63 @@
+"""The GPU measurements at tiny size on whatever device there is: the contract of gpu.json, not its speeds."""
+
+import json
+
+import pytest
+import torch
+
+from utils.bench import gpu, measure
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    file = tmp_path_factory.mktemp("gpu") / "gpu.json"
+    entries = gpu.run(tiny=True, file=file)
+    assert json.loads(file.read_text()) == entries
+    return file, {entry["name"]: entry for entry in entries}
+
+
+def test_every_case_is_there_with_its_fields(written):
+    _, entries = written
+    assert list(entries) == [
+        "cnn_recipe",
+        "cnn_share",
+        "vit_recipe",
+        "vit_share",
+        "ig",
+        "lrp",
+        "attention",
+        "iav",
+    ]
+    for name, entry in entries.items():
+        assert entry["ours"] > 0 and entry["peak_mb"] > 0 and entry["arch"] and entry["weights"]
+        assert entry["device"] and entry["command"] == "python -m utils.gpu"
+        if name.endswith("_share"):
+            assert entry["unit"] == "operations/s" and entry["ratio"] == entry["peer"] / entry["ours"]
+            assert 0 < entry["ratio"] <= 1.5 and entry["holds"] == (entry["ratio"] >= entry["target"])
+            assert entry["images_per_second"] > 0
+        else:
+            assert entry["unit"] == "seconds" and entry["holds"] == (entry["ours"] <= entry["peer"])
+
+
+def test_the_share_counts_forward_and_backward():
+    """A linear layer costs 2 m n forward and, for weight and input, twice that backward."""
+    model = torch.nn.Conv2d(3, 8, 1, bias=False)
+    model.input_size = 4
+    asked = gpu._step_flops(model, 2, torch.device("cpu"))
+    assert asked == 2 * (2 * 3 * 8 * 16)  # the input needs no gradient
+    assert gpu.peak(torch.device("cpu"), 64) > 1e6
+
+
+def test_one_case_again_keeps_the_others(written):
+    file, before = written
+    after = {entry["name"]: entry for entry in gpu.run("attention", tiny=True, file=file)}
+    assert list(after) == list(before) and after["ig"] == before["ig"]
+    with pytest.raises(ValueError, match="nothing called 'swiftness'"):
+        gpu.run("swiftness", tiny=True, file=file)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so(tmp_path):
+    with pytest.raises(RuntimeError, match="no GPU here"):
+        gpu.run(file=tmp_path / "gpu.json")
+    assert not list(tmp_path.iterdir()) and measure.held(True, torch.device("cpu")) > 0

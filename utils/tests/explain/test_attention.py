@@ -1,0 +1,195 @@
+"""Attention maps and rollout: against the published code and timm's own unfused attention."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from timm.models import VisionTransformer
+
+from utils import models
+from utils.explain import attention
+
+
+def inputs(n: int) -> torch.Tensor:
+    return torch.randn(n, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def vit():
+    return models.build("vit_mini", 10, "none")
+
+
+def test_rollout_is_the_published_one():
+    stored = np.load(Path(__file__).with_name("lrp_reference.npz"))
+    model = VisionTransformer(img_size=32, patch_size=4, embed_dim=64, depth=3, num_heads=4, num_classes=10)
+    model.load_state_dict({k[3:]: torch.from_numpy(stored[k]) for k in stored.files if k.startswith("sd/")})
+    maps = attention.maps(model.double(), torch.from_numpy(stored["x"]).double(), rows="all")
+    torch.testing.assert_close(
+        attention.rollout(maps), torch.from_numpy(stored["attention_rollout"]).double(), rtol=1e-6, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_maps_are_what_timm_multiplies_with(qk_norm):
+    model = VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=4, num_classes=3, qk_norm=qk_norm
+    ).eval()
+    seen = []
+    for block in model.blocks:
+        block.attn.attn_drop.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+        block.attn.fused_attn = False  # only the unfused path shows its maps to the dropout
+    with torch.no_grad():
+        model(inputs(2))
+    wanted = torch.stack(seen, 1)
+    for block in model.blocks:
+        block.attn.fused_attn = True
+    torch.testing.assert_close(attention.maps(model, inputs(2), "all"), wanted)
+    torch.testing.assert_close(attention.maps(model, inputs(2), "cls"), wanted[..., 0, :])
+
+
+def test_shapes_sums_and_batches(vit):
+    rows = attention.maps(vit, inputs(3))
+    assert rows.shape == (3, 12, 3, 65) and not rows.requires_grad
+    torch.testing.assert_close(rows.sum(-1), torch.ones(3, 12, 3))
+    torch.testing.assert_close(attention.maps(vit, inputs(3)[1:2]), rows[1:2])
+    heat = attention.rollout(attention.maps(vit, inputs(3), "all"))
+    assert heat.shape == (3, 64) and heat.min() >= 0 and heat.sum(1).max() < 1
+
+
+def test_cls_rows_never_make_a_square_matrix(vit):
+    class Widest(torch.utils._python_dispatch.TorchDispatchMode):
+        square = False
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            self.square |= isinstance(out, torch.Tensor) and out.shape[-2:] == (65, 65)
+            return out
+
+    for rows, expected in (("cls", False), ("all", True)):
+        with Widest() as watch:
+            attention.maps(vit, inputs(1), rows)
+        assert watch.square is expected
+
+
+def test_model_is_left_as_it_was(vit):
+    vit.train()
+    attention.maps(vit, inputs(1))
+    assert vit.training and not any(m._forward_hooks for m in vit.modules())
+    vit.eval()
+
+
+def test_bad_requests_are_refused(vit):
+    with pytest.raises(ValueError, match="no attention rows 'some'"):
+        attention.maps(vit, inputs(1), rows="some")
+    with pytest.raises(ValueError, match="ResNet has no plain attention"):
+        attention.maps(models.build("resnet34_slim", 3, "none"), inputs(1))
+    with pytest.raises(ValueError, match="no plain attention"):
+        attention.maps(timm.create_model("eva02_tiny_patch14_224", img_size=56), inputs(1))
+
+
+def test_entropy_is_0_for_one_token_and_1_for_all_alike():
+    assert attention.entropy(torch.eye(5)).abs().max() == 0
+    torch.testing.assert_close(attention.entropy(torch.full((2, 3, 7), 0.05)), torch.ones(2, 3))
+    half = torch.tensor([0.5, 0.5, 0.0, 0.0])
+    torch.testing.assert_close(attention.entropy(half), torch.tensor(0.5))
+    with pytest.raises(ValueError, match="two tokens"):
+        attention.entropy(torch.ones(4, 1))
+
+
+def test_distance_of_known_patterns():
+    itself, uniform = torch.eye(17), torch.full((17, 17), 1 / 17)
+    right = torch.zeros(17, 17)
+    for i in range(16):  # each patch looks at its right neighbour, the last column at its left one
+        right[1 + i, 1 + (i + 1 if i % 4 < 3 else i - 1)] = 1
+    right[0, 0] = 1
+    looks = torch.stack([itself, uniform, right])[None, None]
+    found = attention.distance(looks, (4, 4))[0, 0]
+    place = torch.tensor([(i // 4, i % 4) for i in range(16)]).float()
+    torch.testing.assert_close(
+        found, torch.stack([torch.tensor(0.0), torch.cdist(place, place).mean(), torch.tensor(1.0)])
+    )
+    torch.testing.assert_close(attention.distance(looks, (4, 4), patch=8.0)[0, 0], 8 * found)
+    with pytest.raises(ValueError, match="do not make 17 tokens"):
+        attention.distance(looks, (4, 4), prefix=2)
+
+
+def test_ablated_head_is_the_model_with_its_weights_zeroed(vit):
+    x = inputs(2)
+    with torch.no_grad():
+        before = vit(x)
+        with attention.ablated(vit, 4, 1):
+            silenced = vit(x)
+        after = vit(x)
+        kept = vit.blocks[4].attn.proj.weight.clone()
+        vit.blocks[4].attn.proj.weight[:, 32:64] = 0  # head 1 of 3, 32 wide
+        wanted = vit(x)
+        vit.blocks[4].attn.proj.weight.copy_(kept)
+    torch.testing.assert_close(silenced, wanted)
+    assert torch.equal(before, after) and not torch.allclose(before, silenced)
+    with (
+        pytest.raises(ValueError, match=r"no head 3 in a block 4: blocks are 0\.\.11, heads 0\.\.2"),
+        attention.ablated(vit, 4, 3),
+    ):
+        pass
+
+
+def test_gradients_are_the_change_of_the_logit(vit):
+    """Against a finite difference: one attention weight nudged inside timm's unfused forward."""
+    model, x = copy.deepcopy(vit).double(), inputs(1).double()
+    _, gradients = attention.with_gradients(model, x, 2)
+    attn, step, logits = model.blocks[10].attn, 1e-4, []
+    attn.fused_attn = False
+    for sign in (1, -1):
+
+        def nudge(_, given, sign=sign):
+            changed = given[0].clone()
+            changed[0, 1, 0, 5] += sign * step
+            return (changed,)
+
+        hook = attn.attn_drop.register_forward_pre_hook(nudge)
+        with torch.no_grad():
+            logits.append(model(x)[0, 2])
+        hook.remove()
+    torch.testing.assert_close(
+        gradients[0, 10, 1, 0, 5], (logits[0] - logits[1]) / (2 * step), rtol=1e-5, atol=1e-10
+    )
+
+
+def test_gradient_rollout_asks_for_a_class_and_leaves_nothing(vit):
+    frozen = copy.deepcopy(vit).requires_grad_(False).train()
+    with torch.no_grad():
+        one, other = (attention.gradient_rollout(frozen, inputs(2), target) for target in (0, 1))
+    assert one.shape == (2, 64) and one.min() >= 0 and not torch.allclose(one, other)
+    assert frozen.training and all(block.attn.fused_attn for block in frozen.blocks)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in frozen.modules())
+    torch.testing.assert_close(attention.gradient_rollout(frozen, inputs(2)[1:], 0), one[1:])
+
+
+def test_collect_per_chunk_keeps_only_the_rows(vit):
+    images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+    rows = attention.collect(vit, images, chunk=2)
+    assert rows.shape == (5, 12, 3, 65) and rows.dtype == torch.float32
+    assert rows.untyped_storage().nbytes() == 5 * 12 * 3 * 65 * 4  # no view of anything larger
+    torch.testing.assert_close(rows, attention.collect(vit, images, chunk=5))
+    rolled = attention.collect(vit, images, "all", chunk=3, keep=attention.rollout)
+    torch.testing.assert_close(rolled, attention.collect(vit, images, "all", chunk=1, keep=attention.rollout))
+    assert rolled.shape == (5, 64)
+    with pytest.raises(ValueError, match="chunk must be at least 1"):
+        attention.collect(vit, images, chunk=0)
+
+
+def test_rows_of_2500_images_of_a_vit_b_fit_into_300_mb():
+    """Geometry from timm's own model (no memory spent), number of bytes from one kept row."""
+    with torch.device("meta"):
+        model = timm.create_model("vit_base_patch16_224")
+        row = torch.stack(
+            [
+                attention._rows(b.attn, b.attn.qkv(torch.empty(1, 197, 768)), slice(0, 1)).mean(2)
+                for b in model.blocks
+            ],
+            1,
+        )
+    assert row.shape == (1, 12, 12, 197) and row.nbytes * 2500 <= 300e6

@@ -1,0 +1,762 @@
+"""The feedback loop: analysts, generators, arms, and what the comparison may say."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import timm
+import torch
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from utils import data, models, train
+from utils.data import pairs
+from utils.evaluate import Predictions
+from utils.improve import arms, experiment, findings, generators
+from utils.improve.claude import KEY, ClaudeAnalyst
+from utils.improve.diffusion import DiffusionGenerator
+from utils.improve.findings import Evidence, Finding, RuleAnalyst
+from utils.improve.generators import RecomposeGenerator, ShapesGenerator
+from utils.plots import feedback
+from utils.train import Recipe
+
+SECRET = "sk-planted-0123456789"
+
+
+def tiny(classes: int = 2) -> torch.nn.Module:
+    torch.manual_seed(0)
+    model = timm.models.VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=classes
+    )
+    model.arch, model.provenance, model.input_size = "tiny_vit", "random weights", 32
+    model.mean = model.std = (0.5, 0.5, 0.5)
+    return model.eval()
+
+
+def pair(n: int, seed: int = 0, level: tuple[int, int] = (60, 200)) -> data.ImageSet:
+    """Two noisy classes that a tiny network can tell: a bright patch above, or below."""
+    rng = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % 2
+    images = torch.randint(*level, (n, 3, 32, 32), generator=rng, dtype=torch.uint8)
+    for i, label in enumerate(labels):
+        images[i, :, 16 * int(label) : 16 * int(label) + 16] //= 2
+    return data.ImageSet(images, labels, ("cat", "dog"), "made up")
+
+
+def evidence(n: int = 40, failed: list[int] | None = None) -> Evidence:
+    some = pair(n)
+    failed = [0, 1, 2, 3] if failed is None else failed
+    predicted = some.labels.clone()
+    predicted[failed] = 1 - predicted[failed]
+    maps = torch.rand(n, 32, 32, generator=torch.Generator().manual_seed(1))
+    maps[:, 8:20, 10:24] += 2
+    return Evidence(
+        some.images, some.labels, predicted, torch.full((n,), 0.8), maps, some.classes, torch.tensor(failed)
+    )
+
+
+def sources(n: int = 12) -> RecomposeGenerator:
+    some = evidence(n, [])
+    return RecomposeGenerator(some.images.roll(1, 3), some.labels, generators.cut_out(some.maps))
+
+
+# ---------------------------------------------------------------- the offline analyst
+
+
+def test_a_planted_weakness_is_found_and_counted() -> None:
+    """Dark images of one class fail, and nothing else."""
+    found = evidence(80)
+    dark = torch.arange(80)[(torch.arange(80) % 2 == 1) & (torch.arange(80) < 40)]
+    images = found.images.clone()
+    images[dark] //= 4
+    predicted = found.labels.clone()
+    predicted[dark] = 0
+    planted = replace(found, images=images, predicted=predicted, failed=dark)
+    findings = RuleAnalyst(clusters=1).analyse(planted)
+    assert len(findings) == 1
+    (finding,) = findings
+    assert (finding.label, finding.other, sorted(finding.members)) == (1, 0, dark.tolist())
+    assert "20 of 40 images of dog are taken for cat" in finding.text
+    assert "dark" in finding.text and "bright;" not in finding.text
+    assert "20 of 20 fail, of the others 0 of 20" in finding.text
+    assert "dog" in finding.prompt and "dark" in finding.prompt and len(finding.prompt.split()) <= 100
+
+
+def test_mistakes_of_two_kinds_are_two_findings() -> None:
+    found = evidence(120)
+    own = torch.arange(0, 120, 2)
+    dark, bright = own[:16], own[16:32]
+    images = found.images.clone()
+    images[dark] //= 4
+    images[bright] = 255 - (255 - images[bright]) // 4
+    predicted = found.labels.clone()
+    predicted[own[:32]] = 1
+    findings = RuleAnalyst(clusters=2).analyse(
+        replace(found, images=images, predicted=predicted, failed=own[:32])
+    )
+    assert sorted(sorted(f.members) for f in findings) == [dark.tolist(), bright.tolist()]
+    words = {"dark" if f.members[0] in dark else "bright": f.text for f in findings}
+    assert "dark" in words["dark"] and "and are bright" in words["bright"].replace("bright;", "bright")
+
+
+def test_mistakes_like_all_others_are_said_to_be_unexplained() -> None:
+    texts = [f.text for f in RuleAnalyst(notable=5.0).analyse(evidence())]
+    assert texts and all("nothing measured here explains them" in text for text in texts)
+
+
+def test_without_a_recognised_image_nothing_is_said_to_look_like_one() -> None:
+    own = list(range(0, 40, 2))
+    texts = [f.text for f in RuleAnalyst().analyse(evidence(40, own))]
+    assert texts and all(
+        "none is recognised, so there is nothing to compare them with" in text for text in texts
+    )
+    texts = [f.text for f in RuleAnalyst(notable=0.0).analyse(evidence(40, own[2:]))]
+    assert texts and all("usual for all images of cat" in text for text in texts)
+
+
+def test_no_mistake_and_one_class_are_said(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(ValueError, match="There is no mistake to analyse: give more validation images"):
+        RuleAnalyst().analyse(evidence(failed=[]))
+    some = pair(12)
+    with pytest.raises(ValueError, match="All 6 images .* are of the class cat: add images of another class"):
+        findings.gather(tiny(), some.subset(range(0, 12, 2)))
+    model = tiny()
+    right = replace(some, labels=models.logits_of(model, some.images).argmax(1))
+    right = replace(right, images=torch.cat([some.images, some.images]), labels=right.labels.repeat(2))
+    if len(right.labels.unique()) < 2:  # an untrained head may say one class only: turn one image's answer
+        with torch.no_grad():
+            logits = models.logits_of(model, right.images)
+            model.head.bias += torch.tensor([0.0, 1.0]) * (logits[:, 0] - logits[:, 1]).median()
+        right = replace(right, labels=models.logits_of(model, right.images).argmax(1))
+    found = findings.gather(model, right, fallback=3)
+    assert found.near and len(found.failed) == 3
+    assert set(found.confidence[found.failed].tolist()) <= set(found.confidence.sort().values[:4].tolist())
+    assert (
+        "No mistake among 24 validation images: the loop works on the 3 least certain"
+        in capsys.readouterr().out
+    )
+    assert "are least certain" in RuleAnalyst().analyse(found)[0].text
+
+
+def test_gathered_evidence_lists_the_mistakes_by_confidence() -> None:
+    model, some = tiny(), pair(16)
+    found = findings.gather(model, some)
+    said = Predictions(models.logits_of(model, some.images), some.labels, some.classes)
+    assert sorted(found.failed.tolist()) == torch.nonzero(~said.correct).flatten().tolist()
+    assert (found.confidence[found.failed].diff() <= 0).all()
+    assert found.maps.shape == (16, 32, 32)
+
+
+# ---------------------------------------------------------------- the service
+
+
+class Fake:
+    """A local stand-in for the service: answers from a list of behaviours, the last one for ever."""
+
+    def __init__(self, *answers: object):
+        self.answers, self.requests = list(answers), []
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                fake.requests.append((dict(self.headers), json.loads(body)))
+                answer = fake.answers.pop(0) if len(fake.answers) > 1 else fake.answers[0]
+                status, payload = answer if isinstance(answer, tuple) else (200, answer)
+                if payload == "hang":
+                    time.sleep(0.6)
+                    payload = reply("too late")
+                raw = payload.encode() if isinstance(payload, str) else json.dumps(payload).encode()
+                try:
+                    self.send_response(status)
+                    self.send_header("Content-Type", "application/json")
+                    self.send_header("Content-Length", str(len(raw)))
+                    self.end_headers()
+                    self.wfile.write(raw)
+                except OSError:  # the client has given up
+                    pass
+
+            def log_message(self, *words: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
+
+
+def reply(text: str | None, stop: str = "end_turn") -> dict:
+    return {
+        "id": "m", "type": "message", "role": "assistant", "model": "fake", "stop_reason": stop, "stop_sequence": None,
+        "content": [] if text is None else [{"type": "text", "text": text}],
+        "usage": {"input_tokens": 1, "output_tokens": 1},
+    }  # fmt: skip
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Fake]]:
+    pytest.importorskip("anthropic", reason="anthropic is not installed")
+    monkeypatch.setenv(KEY, SECRET)
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    made: list[Fake] = []
+
+    def start(*answers: object) -> Fake:
+        made.append(Fake(*answers))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.server.shutdown()
+        one.server.server_close()
+
+
+def asking(fake: Fake, folder: Path, **options: object) -> ClaudeAnalyst:
+    options = dict(limit=2, timeout=5.0, retries=0) | options
+    return ClaudeAnalyst(base_url=fake.url, cache=folder, **options)
+
+
+def test_two_requests_for_each_mistake_and_none_on_a_rerun(fake, tmp_path, capsys) -> None:
+    service = fake(reply("It looked at the sky."), reply("A brown cat in the dark."), reply("B"), reply("C"))
+    found = asking(service, tmp_path).analyse(evidence())
+    assert [(f.label, f.other, f.members, f.text, f.prompt) for f in found] == [
+        (0, 1, (0,), "It looked at the sky.", "A brown cat in the dark."),
+        (1, 0, (1,), "B", "C"),
+    ]
+    assert len(service.requests) == 4
+    first, second = (body["messages"][0]["content"] for _, body in service.requests[:2])
+    assert [block["type"] for block in first] == ["image", "image", "text"]
+    assert "of the class cat, and said dog" in first[2]["text"]
+    assert "It looked at the sky." in second[0]["text"] and "100 words" in second[0]["text"]
+    for head, _ in service.requests:  # the package's versions differ in which header holds the key
+        carrying = {name.lower() for name, value in head.items() if SECRET in value}
+        assert carrying and carrying <= {"x-api-key", "authorization"}
+    assert "4 requests about 2 mistakes" in capsys.readouterr().out
+    assert asking(service, tmp_path).analyse(evidence()) == found
+    assert len(service.requests) == 4, "a rerun sends nothing"
+    assert "dollars" not in capsys.readouterr().out
+
+
+def test_a_rerun_from_the_cache_needs_no_key(fake, tmp_path, monkeypatch) -> None:
+    service = fake(reply("A"))
+    found = asking(service, tmp_path).analyse(evidence())
+    monkeypatch.delenv(KEY)
+    assert asking(service, tmp_path).analyse(evidence()) == found
+
+
+def test_the_cost_is_printed_before_anything_is_sent_and_limited(fake, tmp_path, capsys, monkeypatch) -> None:
+    service = fake(reply("A"))
+    seen = []
+    reply_of = ClaudeAnalyst._reply
+    monkeypatch.setattr(
+        ClaudeAnalyst, "_reply", lambda *a, **k: seen.append(capsys.readouterr().out) or reply_of(*a, **k)
+    )
+    asking(service, tmp_path).analyse(evidence())
+    assert "dollars" in seen[0]
+    with pytest.raises(
+        ValueError, match=r"This may cost .* dollars, more than the 0.00 allowed: lower limit"
+    ):
+        asking(service, tmp_path / "other", most=0.0001).analyse(evidence())
+    assert len(service.requests) == 4
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ("hang", r"no answer within 0\.2 seconds"),
+        (reply("no", stop="refusal"), "the service declined to answer"),
+        (reply(None), "an empty reply"),
+        ("{not json", "a reply that is not in the agreed form"),
+        ({"hello": 1}, "a reply that is not in the agreed form"),
+        ([1, 2], "a reply that is not in the agreed form"),
+        ((401, {"error": {"message": f"invalid key {SECRET}"}}), "the service answers with the error 401"),
+        ((529, {"error": {"message": "busy"}}), "the service answers with the error 529"),
+    ],
+)
+def test_no_usable_reply_is_one_sentence_with_a_way_on(fake, tmp_path, answer, words) -> None:
+    service = fake(answer)
+    with pytest.raises(
+        RuntimeError, match=f"The service gave no usable reply \\({words}\\): try later, or use RuleAnalyst"
+    ) as caught:
+        asking(service, tmp_path, timeout=0.2 if answer == "hang" else 5.0).analyse(evidence())
+    assert SECRET not in str(caught.value)
+    assert not list(tmp_path.glob("*.json")), "nothing unusable is kept"
+
+
+def test_a_service_that_is_down_is_said(fake, tmp_path) -> None:
+    service = fake(reply("A"))
+    service.server.shutdown()
+    service.server.server_close()
+    with pytest.raises(RuntimeError, match="the service cannot be reached"):
+        asking(service, tmp_path).analyse(evidence())
+
+
+def test_one_refusal_leaves_the_others(fake, tmp_path, capsys) -> None:
+    service = fake(reply("no", stop="refusal"), reply("A"), reply("P"))
+    found = asking(service, tmp_path).analyse(evidence())
+    assert [f.members for f in found] == [(1,)]
+    assert "1 of 2 mistakes have no finding: the service declined to answer" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("bad", [(500, {"error": {}}), reply(None), "{not json", reply("word " * 130)])
+def test_a_bad_reply_is_asked_for_again(fake, tmp_path, bad) -> None:
+    service = fake(reply("A"), bad, reply("P"))
+    found = asking(service, tmp_path, limit=1, retries=1).analyse(evidence())
+    assert [(f.text, f.prompt) for f in found] == [("A", "P")]
+    assert len(service.requests) == 3
+
+
+def test_the_key_stays_in_the_environment(fake, tmp_path, capsys, caplog) -> None:
+    """A service that echoes the key, logging at its most talkative: nothing of it anywhere."""
+    caplog.set_level(logging.DEBUG)
+    service = fake(reply(f"Your key is {SECRET}"), reply(f"Draw {SECRET}"))
+    asked = asking(service, tmp_path, limit=1)
+    found = asked.analyse(evidence())
+    shown = capsys.readouterr()
+    kept = "".join(f.read_text() for f in tmp_path.rglob("*") if f.is_file())
+    assert kept and SECRET not in kept + shown.out + shown.err + caplog.text + repr(asked) + repr(found)
+
+
+def test_no_key_and_no_package_are_said(tmp_path, monkeypatch) -> None:
+    monkeypatch.delenv(KEY, raising=False)
+    with pytest.raises(
+        RuntimeError, match=f"no key in the environment variable {KEY}: set it, or use RuleAnalyst"
+    ):
+        pytest.importorskip("anthropic", reason="anthropic is not installed")
+        ClaudeAnalyst(cache=tmp_path).analyse(evidence())
+    monkeypatch.setitem(__import__("sys").modules, "anthropic", None)
+    with pytest.raises(
+        RuntimeError, match="The package anthropic is not installed: run pip install anthropic, or"
+    ):
+        ClaudeAnalyst(cache=tmp_path).analyse(evidence())
+    with pytest.raises(ValueError, match="There is no mistake to analyse"):
+        ClaudeAnalyst(cache=tmp_path).analyse(evidence(failed=[]))
+
+
+# ---------------------------------------------------------------- generators
+
+
+def test_recomposed_images_keep_label_and_size_and_are_new() -> None:
+    found, maker = evidence(), sources()
+    findings = RuleAnalyst().analyse(found)
+    made = generators.generate(maker, found, findings, 30)
+    assert made.images.shape == (30, 3, 32, 32) and made.images.dtype == torch.uint8
+    assert torch.equal(made.labels, found.labels[made.asked_by])
+    assert set(made.asked_by.tolist()) == {0, 1, 2, 3}
+    for old in torch.cat([maker.images, found.images]):
+        assert ((made.images.float() - old.float()).abs().mean((1, 2, 3)) > 3).all()
+    again = generators.generate(maker, found, findings, 30)
+    assert torch.equal(made.images, again.images)
+    assert not torch.equal(made.images, generators.generate(maker, found, findings, 30, seed=1).images)
+
+
+def test_recomposed_images_stand_in_the_light_and_place_of_those_that_failed() -> None:
+    found, maker = evidence(), sources()
+    images, maps = found.images.clone(), torch.zeros_like(found.maps)
+    images[:4] //= 4
+    maps[:, 2:12, 18:30] = 1
+    dark = replace(found, images=images, maps=maps)
+    made = generators.generate(maker, dark, RuleAnalyst().analyse(dark), 24)
+    wanted = dark.images[made.asked_by].float().mean((1, 2, 3))
+    assert ((made.images.float().mean((1, 2, 3)) - wanted).abs() < 12).all()
+    layer = torch.cat([maker.images.float() / 255, maker.alpha[:, None]], 1)
+    shift = torch.tensor([[-0.4, 0.3]]).repeat(len(layer), 1)
+    moved = generators._moved(layer, shift, torch.ones(len(layer)), np.zeros(len(layer), bool))[:, 3]
+    gone = findings.centre(moved) - findings.centre(maker.alpha)
+    assert (gone[:, 0] < -0.2).all() and (gone[:, 1] > 0.15).all()
+
+
+def test_cut_out_covers_its_share_where_the_map_is() -> None:
+    maps = evidence().maps
+    alpha = generators.cut_out(maps, share=0.25)
+    assert ((alpha >= 0) & (alpha <= 1.0001)).all()
+    assert (alpha.mean((1, 2)) - 0.25).abs().max() < 0.05
+    assert (alpha[:, 10:18, 12:22].mean((1, 2)) > 0.7).all()
+
+
+def test_random_findings_ask_for_the_same_classes_but_not_the_same_images() -> None:
+    found = evidence()
+    findings = RuleAnalyst().analyse(found)
+    chance = generators.random_findings(found, findings, 0)
+    assert [(f.label, len(f.members)) for f in chance] == [(f.label, len(f.members)) for f in findings]
+    assert all(found.labels[i] == f.label for f in chance for i in f.members)
+    asked = {i for f in chance for i in f.members}
+    assert asked != {0, 1, 2, 3}
+
+
+def test_shapes_are_drawn_as_the_finding_asks() -> None:
+    pairs = pairs.shapes_pair("test").subset(range(40))
+    darkest = pairs.images.float().mean((1, 2, 3)).argsort()[:4]
+    found = Evidence(
+        pairs.images, pairs.labels, 1 - pairs.labels, torch.full((40,), 0.9), pairs.masks.float(), pairs.classes,
+        darkest, pairs.masks,
+    )  # fmt: skip
+    findings = [Finding(int(pairs.labels[i]), 0, (int(i),), "", "") for i in darkest]
+    made = generators.generate(ShapesGenerator(), found, findings, 24)
+    assert torch.equal(made.labels, found.labels[made.asked_by])
+    assert made.images.float().mean() < pairs.images.float().mean()
+    wanted = found.images[made.asked_by].float().mean((1, 2, 3))
+    free = generators.generate(ShapesGenerator(candidates=1), found, findings, 24)
+    away = [(m.images.float().mean((1, 2, 3)) - wanted).abs().mean() for m in (made, free)]
+    assert away[0] < away[1]
+
+
+class Stub:
+    def __init__(self, draw: Callable[[int], torch.Tensor]):
+        self.draw, self.asked = draw, 0
+
+    def make(self, evidence: Evidence, requests: list, seed: int) -> torch.Tensor:
+        self.asked += len(requests)
+        return torch.stack([self.draw(k) for k in range(len(requests))])
+
+
+def test_unusable_images_are_dropped_said_and_asked_for_again(capsys) -> None:
+    found = evidence()
+    findings = RuleAnalyst().analyse(found)
+    good = torch.randint(0, 255, (3, 32, 32), dtype=torch.uint8)
+    blank = torch.full((3, 32, 32), 9, dtype=torch.uint8)
+    some = Stub(lambda k: (good, blank, found.images[0])[k % 3])
+    made = generators.generate(some, found, findings, 6)
+    assert some.asked > 6 and len(made.labels) == len(made.images) == len(made.asked_by) < 6
+    assert "unusable images (blank or copies)" in capsys.readouterr().out
+    with pytest.raises(
+        ValueError, match="gave no usable image .*: use RecomposeGenerator, or mend the prompts"
+    ):
+        generators.generate(Stub(lambda k: blank), found, findings, 4)
+    with pytest.raises(ValueError, match=r"must be uint8 \(3, 32, 32\) each, and these are torch.float32"):
+        generators.generate(Stub(lambda k: good.float()), found, findings, 4)
+    with pytest.raises(ValueError, match="There is no finding to generate images for"):
+        generators.generate(some, found, [], 4)
+
+
+def test_of_a_class_never_recognised_the_likeliest_are_cut_out_and_that_is_said(capsys) -> None:
+    model, some = tiny(), pair(12)
+    with torch.no_grad():
+        model.head.bias += torch.tensor([10.0, 0.0])
+    maker = RecomposeGenerator.of(model, some, per_class=2)
+    assert "recognises no training image of dog: the objects cut out may be poor" in capsys.readouterr().out
+    chances = models.logits_of(model, some.images).softmax(1)[:, 1]
+    dogs = torch.nonzero(some.labels == 1).flatten()
+    likeliest = dogs[chances[dogs].argsort(descending=True)[:2]]
+    assert torch.equal(maker.images[maker.labels == 1], some.images[likeliest])
+    with pytest.raises(ValueError, match="There is no training image of dog to cut out: add some"):
+        RecomposeGenerator.of(model, some.subset(range(0, 12, 2)))
+
+
+def test_diffusion_paints_the_prompts_at_the_right_size(monkeypatch) -> None:
+    prompts = []
+
+    def paint(prompt: str, num_inference_steps: int, generator: torch.Generator) -> SimpleNamespace:
+        prompts.append(prompt)
+        pixels = np.random.default_rng(len(prompts)).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+        return SimpleNamespace(images=[Image.fromarray(pixels)])
+
+    found = evidence()
+    findings = RuleAnalyst().analyse(found)
+    made = generators.generate(DiffusionGenerator(pipeline=paint), found, findings, 4)
+    assert made.images.shape == (4, 3, 32, 32)
+    assert set(prompts) == {f.prompt for f in findings}
+    monkeypatch.setitem(__import__("sys").modules, "diffusers", None)
+    with pytest.raises(
+        RuntimeError, match="diffusers is not installed: run pip install diffusers, or use Recomp"
+    ):
+        DiffusionGenerator().make(found, [(findings[0], 0)], 0)
+    monkeypatch.setitem(
+        __import__("sys").modules, "diffusers", SimpleNamespace(AutoPipelineForText2Image=None)
+    )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RuntimeError, match="needs a CUDA GPU: use RecomposeGenerator"):
+        DiffusionGenerator().make(found, [(findings[0], 0)], 0)
+
+
+# ---------------------------------------------------------------- arms
+
+
+def test_every_arm_sees_as_many_images_and_only_its_own_kind() -> None:
+    some, found = pair(20), evidence()
+    findings = RuleAnalyst().analyse(found)
+    made = generators.generate(sources(), found, findings, 8)
+    other = generators.generate(sources(), found, findings, 8, seed=7)
+    sets = {arm: arms.training_set(arm, some, made, other, 0) for arm in arms.ARMS[1:]}
+    assert {len(s) for s in sets.values()} == {28}
+    known = {i.numpy().tobytes(): int(label) for i, label in zip(some.images, some.labels, strict=True)}
+    ours = {i.numpy().tobytes() for i in made.images}
+    bytes_of = {arm: [i.numpy().tobytes() for i in s.images] for arm, s in sets.items()}
+    assert set(bytes_of["generated"]) == ours
+    assert set(bytes_of["both"]) == ours | set(known) and bytes_of["both"] == bytes_of["lora"]
+    assert set(bytes_of["more_steps"]) == set(known)
+    assert not set(bytes_of["random_generated"]) & ours
+    assert not set(bytes_of["augmented"][20:]) & (ours | set(known))
+    assert all(known[b] == label for b, label in zip(bytes_of["more_steps"], sets["more_steps"].labels.tolist(), strict=True))  # fmt: skip
+    with pytest.raises(ValueError, match="There is no arm 'magic' to retrain"):
+        arms.training_set("magic", some, made, other, 0)
+
+
+def test_lora_starts_as_the_same_model_trains_few_weights_and_merges_exactly(monkeypatch) -> None:
+    pytest.importorskip("peft", reason="peft is not installed")
+    model, some = tiny(), pair(8)
+    names, before = list(model.state_dict()), models.logits_of(model, some.images)
+    arms.add_lora(model, rank=2)
+    assert torch.allclose(models.logits_of(model, some.images), before)
+    trained = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert trained and all("lora_" in n or n.startswith("head.") for n in trained)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.3)
+    moved = models.logits_of(model, some.images)
+    assert not torch.allclose(moved, before, atol=1e-3)
+    arms.merge_lora(model)
+    assert list(model.state_dict()) == names and all(p.requires_grad for p in model.parameters())
+    assert torch.allclose(models.logits_of(model, some.images), moved, atol=1e-4)
+    with pytest.raises(ValueError, match="LoRA is for the blocks of a Vision Transformer"):
+        arms.add_lora(models.build("resnet34_slim", 2, "none"))
+    monkeypatch.setitem(__import__("sys").modules, "peft", None)
+    with pytest.raises(
+        RuntimeError, match="peft is not installed: run pip install peft, or leave the arm lora"
+    ):
+        arms.add_lora(tiny())
+
+
+# ---------------------------------------------------------------- the loop
+
+RECIPE = Recipe(1, "adamw", 3e-3, 0.01, batch=8, schedule="onecycle")
+
+
+def plan(**changes: object) -> experiment.Plan:
+    made = experiment.Plan(
+        "tiny_vit", "none", RECIPE, RECIPE, RuleAnalyst(), lambda model, some, seed: sources(), 8, 5e-3,
+        arms=("baseline", "both", "lora", "more_steps"),
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+def parts(poisoned: bool = False) -> data.Splits:
+    test = pair(16, 3)
+    if poisoned:
+        test = replace(test, labels=1 - test.labels)
+    return data.Splits(pair(24, 1), pair(16, 2), test, {})
+
+
+@pytest.fixture
+def loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., experiment.Outcome]:
+    pytest.importorskip("peft", reason="peft is not installed")
+    monkeypatch.setenv("XTL_DEVICE", "cpu")
+    monkeypatch.setattr(models, "build", lambda arch, classes, weights: tiny(classes))
+    monkeypatch.setattr(train, "_log", lambda *inputs: None)
+
+    def run(folder: str = "runs", poisoned: bool = False, **changes: object) -> experiment.Outcome:
+        return experiment.run_seed(plan(**changes), parts(poisoned), 0, tmp_path / folder)
+
+    return run
+
+
+def test_the_test_labels_choose_nothing(loop) -> None:
+    clean, poisoned = loop("clean"), loop("poisoned", poisoned=True)
+    assert clean.findings == poisoned.findings
+    assert torch.equal(clean.made.images, poisoned.made.images)
+    assert torch.equal(clean.random_made.images, poisoned.random_made.images)
+    assert list(clean.models) == ["baseline", "both", "lora", "more_steps"]
+    for arm, model in clean.models.items():
+        other = poisoned.models[arm]
+        assert arms.fingerprint(model.state_dict()) == arms.fingerprint(other.state_dict())
+        assert torch.equal(clean.test[arm].logits, poisoned.test[arm].logits)
+        assert not torch.equal(clean.test[arm].labels, poisoned.test[arm].labels)
+
+
+def test_the_loop_goes_on_from_the_last_finished_arm(loop, monkeypatch, capsys) -> None:
+    whole = loop("whole")
+    capsys.readouterr()
+    retrain, begun = experiment.retrain, []
+
+    def interrupted(arm: str, *rest: object) -> torch.nn.Module:
+        if arm == "more_steps":
+            raise KeyboardInterrupt
+        return retrain(arm, *rest)
+
+    monkeypatch.setattr(experiment, "retrain", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        loop("cut")
+    said = capsys.readouterr().out
+    assert said.count("trained in") == 3
+    monkeypatch.setattr(experiment, "retrain", lambda arm, *rest: begun.append(arm) or retrain(arm, *rest))
+    resumed = loop("cut")
+    said = capsys.readouterr().out
+    assert said.count("was finished before") == 3 and said.count("trained in") == 1
+    assert begun == ["baseline", "both", "lora", "more_steps"]
+    for arm, model in whole.models.items():
+        assert arms.fingerprint(model.state_dict()) == arms.fingerprint(resumed.models[arm].state_dict())
+    asked = []
+    logits_of = models.logits_of
+    monkeypatch.setattr(train, "logits_of", lambda m, images, *r, **k: asked.append(len(images)) or logits_of(m, images, *r, **k))  # fmt: skip
+    again = loop("cut")
+    assert 16 in asked or asked == []  # validation has 16 images too: test predictions come from the file
+    assert all(torch.equal(again.test[a].logits, resumed.test[a].logits) for a in again.test)
+
+
+def test_kept_predictions_of_other_weights_are_not_taken(loop, tmp_path) -> None:
+    first = loop("a")
+    changed = loop("a", again=replace(RECIPE, lr=1e-2))
+    assert torch.equal(first.test["baseline"].logits, changed.test["baseline"].logits)
+    assert not torch.equal(first.test["both"].logits, changed.test["both"].logits)
+    (tmp_path / "a" / "both-0" / "test.safetensors").write_bytes(b"broken")
+    assert torch.equal(
+        loop("a", again=replace(RECIPE, lr=1e-2)).test["both"].logits, changed.test["both"].logits
+    )
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def said(correct: np.ndarray, labels: torch.Tensor) -> Predictions:
+    predicted = torch.where(torch.from_numpy(correct), labels, 1 - labels)
+    return Predictions(torch.nn.functional.one_hot(predicted, 2).float(), labels, ("cat", "dog"))
+
+
+def seeds(rates: dict[str, float], n: int = 600, s: int = 3) -> list[dict[str, Predictions]]:
+    rng, labels = np.random.default_rng(0), torch.arange(n) % 2
+    return [{arm: said(rng.random(n) < rate, labels) for arm, rate in rates.items()} for _ in range(s)]
+
+
+def test_scores_are_those_of_scikit_learn() -> None:
+    from utils.evaluate import metrics
+
+    runs = seeds({"baseline": 0.7, "both": 0.8, "more_steps": 0.7})
+    found = experiment.Comparison(runs, draws=50)
+    for arm in ("baseline", "both"):
+        for name in experiment.METRICS:
+            assert found.interval(arm, name)[0] == pytest.approx(
+                np.mean([metrics(r[arm])[name] for r in runs])
+            )
+    fixed, new = found.changes("both")
+    gain = [(r["both"].correct.sum() - r["baseline"].correct.sum()).item() for r in runs]
+    assert (fixed - new).tolist() == gain
+
+
+@pytest.mark.parametrize(
+    ("both", "control", "words"),
+    [
+        (0.9, 0.7, ["training data helped", "the loop helped", "was the loop itself"]),
+        (0.9, 0.9, ["training data helped", "made no difference", "do not show"]),
+        (0.7, 0.7, ["training data made no difference", "do not show"]),
+        (0.5, 0.7, ["training data hurt", "the loop hurt", "do not show"]),
+    ],
+)
+def test_the_verdict_follows_the_intervals(both: float, control: float, words: list[str]) -> None:
+    found = experiment.Comparison(seeds({"baseline": 0.7, "both": both, "more_steps": control}), draws=400)
+    assert all(word in found.verdict() for word in words), found.verdict()
+    numbers = found.numbers()
+    assert {"both.accuracy.mean", "both.f1.low", "more_steps.recall.high", "both.minus_baseline.mean", "both.fixed", "both.minus_best_control.low"} <= set(numbers)  # fmt: skip
+    assert numbers["both.accuracy.low"] <= numbers["both.accuracy.mean"] <= numbers["both.accuracy.high"]
+
+
+def test_equal_arms_differ_by_exactly_nothing() -> None:
+    runs = seeds({"baseline": 0.7})
+    for run in runs:
+        run["both"] = run["baseline"]
+    assert experiment.Comparison(runs, draws=100).difference("both") == (0.0, 0.0, 0.0)
+
+
+def test_inside_is_a_share_and_the_middle_covers_half() -> None:
+    maps = torch.zeros(2, 32, 32)
+    maps[0, 16, 16], maps[1, 0, 0] = -3.0, 2.0
+    assert experiment.inside(maps, experiment.middle(32, 32)).tolist() == [1.0, 0.0]
+    assert experiment.middle(64, 64).float().mean() == pytest.approx(0.5, abs=0.02)
+    assert experiment.inside(torch.ones(1, 64, 64), experiment.middle(64, 64)).item() == pytest.approx(
+        0.5, abs=0.02
+    )
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def test_the_sheet_shows_each_image_with_what_it_asked_for() -> None:
+    images, maps = pair(2).images, torch.rand(2, 32, 32)
+    made, chance = [images[:1], images[:2]], [images[:0], images[:2]]
+    figure = feedback.plot_contact_sheet(images, maps, made, ["a", "b"], chance)
+    pictures = [len(ax.images) for ax in figure.axes]
+    assert sum(pictures) == 2 * 2 + 3 + 2 and len(figure.axes) == 2 * (2 + 1 + 2 + 1 + 2)
+    titles = [" ".join(ax.get_title().split()) for ax in figure.axes]  # however the lines are broken
+    assert titles.count("made for it") == 1 and {"a", "b"} <= set(titles)
+    with pytest.raises(ValueError, match="2 images but 1 made"):
+        feedback.plot_contact_sheet(images, maps, made[:1], ["a", "b"])
+
+
+def test_the_chart_of_arms_shows_the_numbers_it_is_given() -> None:
+    levels = {"base": (0.7, 0.6, 0.8), "up": (0.8, 0.7, 0.9), "same": (0.71, 0.6, 0.8)}
+    gains = {"up": (0.1, 0.05, 0.15), "same": (0.01, -0.1, 0.1)}
+    figure = feedback.plot_arms(
+        levels, gains, {"up": ([4, 6], [1, 1])}, ["same"], {"base": 0.95, "up": 0.97}, "t"
+    )
+    accuracy, gain, mistakes = figure.axes
+    assert [line.get_xdata()[0] for line in accuracy.lines if line.get_marker() == "o"] == [0.7, 0.8, 0.71]
+    dots = [line for line in gain.lines if line.get_marker() == "o"]
+    assert [dot.get_xdata()[0] for dot in dots] == pytest.approx([10, 1])
+    assert dots[0].get_color() == "C2" and dots[1].get_color() == "C0"
+    (diamonds,) = [line for line in gain.lines if line.get_marker() == "D"]
+    assert list(diamonds.get_xdata()) == pytest.approx([2.0])
+    bars = [p for p in mistakes.patches if isinstance(p, Rectangle)]  # older matplotlib: a polygon behind
+    assert sorted(bar.get_width() for bar in bars if bar.get_height() < 0.9) == [-1, 5]
+
+
+def test_before_and_after_are_drawn_as_given() -> None:
+    before, after = np.array([0.1, 0.3]), np.array([0.4, 0.2])
+    figure = feedback.plot_before_after({"p": {"fixed": (before, after)}}, "share", "t")
+    cross, key = [line for line in figure.axes[0].lines if line.get_marker() == "X"]
+    assert len(key.get_xdata()) == 0 and key.get_label() == "mean"  # only for the legend
+    assert (cross.get_xdata()[0], cross.get_ydata()[0]) == (pytest.approx(0.2), pytest.approx(0.3))
+    images, maps = pair(3).images, torch.rand(3, 32, 32)
+    changed = feedback.plot_changed(images, maps, maps, ["a", "b", "c"])
+    assert len(changed.axes) == 9 and all(len(ax.images) == 1 for ax in changed.axes)
+    with pytest.raises(ValueError, match="3 images but 2 after"):
+        feedback.plot_changed(images, maps, maps[:2], ["a", "b", "c"])
+
+
+# ---------------------------------------------------------------- data
+
+
+def test_the_pair_of_shapes_has_two_labels_and_its_masks() -> None:
+    some, ten = data.load("shapes10_pair", "test"), data.load("shapes10", "test")
+    assert some.classes == pairs.PAIR and some.class_counts() == dict.fromkeys(pairs.PAIR, 250)
+    first = int(torch.nonzero(ten.labels == ten.classes.index(pairs.PAIR[1]))[0])
+    at = int(torch.nonzero(some.labels == 1)[0])
+    assert torch.equal(some.images[at], ten.images[first]) and torch.equal(some.masks[at], ten.masks[first])
+
+
+def test_cats_and_dogs_come_from_data_or_shapes_stand_in(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(data, "DATA", tmp_path)
+    monkeypatch.setattr(pairs, "DATA", tmp_path)
+    monkeypatch.setattr(pairs, "reachable", lambda url: False)
+    monkeypatch.setenv("XTL_PROFILE", "smoke")
+    assert data.load("cats_vs_dogs", "test").source.startswith("Shapes-10")
+    assert "Cats and dogs are neither in data/ nor can they be downloaded" in capsys.readouterr().out
+    for k, name in enumerate(["airplane", "cat", "dog"] * 2):
+        folder = tmp_path / "cifar10" / "train" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (40 * k, 0, 0)).save(folder / f"{k}.png")
+    found = data.load("cats_vs_dogs", "train")
+    assert (found.source, found.classes) == ("CIFAR-10 (image folder), cats and dogs", ("cat", "dog"))
+    assert found.labels.tolist() == [0, 1, 0, 1] and found.images[:, 0, 0, 0].tolist() == [40, 80, 160, 200]
+    pets = tmp_path / "oxford-iiit-pet"
+    for folder in ("images", "annotations"):
+        (pets / folder).mkdir(parents=True)
+    lines = []
+    for k, kind in enumerate([1, 2, 2]):
+        Image.new("RGB", (60, 40 + k), (0, 90 * k, 0)).save(pets / "images" / f"pet_{k}.jpg")
+        lines.append(f"pet_{k} {k + 1} {kind} 1")
+    (pets / "annotations" / "trainval.txt").write_text("\n".join(lines))
+    found = data.load("cats_vs_dogs", "train")
+    assert found.source.startswith("Oxford-IIIT Pet") and found.labels.tolist() == [0, 1, 1]
+    assert found.images.shape == (3, 3, 256, 256)
+    assert [round(int(v) / 90) for v in found.images[:, 1, 128, 128]] == [0, 1, 2]

@@ -1,0 +1,659 @@
+"""The training loop: it learns, repeats itself, survives kills, and says what is wrong."""
+
+import ast
+import inspect
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from utils import data, env, models, train
+from utils.data import shapes
+from utils.train import Recipe, checkpoint, command, pretrain, recipes, starts
+
+ADAMW = Recipe(2, "adamw", 1e-3, 0.01, batch=8, schedule="onecycle", augment=True)
+
+
+def tiny(kind: str = "vit", classes: int = 10, seed: int = 0) -> torch.nn.Module:
+    """A network of a few thousand weights that fit() takes for one of ours; dropout included."""
+    torch.manual_seed(seed)
+    if kind == "vit":
+        model = timm.models.VisionTransformer(
+            img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=classes, drop_rate=0.1
+        )
+    else:
+        model = timm.create_model("resnet18", channels=(8, 12, 16, 20), num_classes=classes)
+    model.arch, model.provenance, model.input_size = f"tiny_{kind}", "random weights", 32
+    model.mean = model.std = (0.5, 0.5, 0.5)
+    return model
+
+
+def images(n: int = 40, seed: int = 0) -> data.ImageSet:
+    labels = shapes.balanced_labels(n, seed)
+    return data.ImageSet(shapes.draw(labels, seed=seed)[0], labels, shapes.CLASSES, "Shapes-10")
+
+
+def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in model.state_dict().items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def curves(history: train.History) -> dict:
+    return {k: v for k, v in asdict(history).items() if k != "seconds"}
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch):
+    """Checkpoints every third step, on the CPU, so that little training meets all of the machinery."""
+    monkeypatch.setattr(train, "SAVE_EVERY", 3)
+    monkeypatch.setenv("XTL_DEVICE", "cpu")
+
+
+class Killed(BaseException):
+    """Like KeyboardInterrupt: nobody catches it."""
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Counts optimiser steps; set steps.last to be killed in the step after that many."""
+
+    class Steps:
+        count, last = 0, float("inf")
+
+    create = recipes.create_optimizer_v2
+
+    def counting(*arguments, **options):
+        optimizer = create(*arguments, **options)
+        step = optimizer.step
+
+        def counted():
+            Steps.count += 1
+            if Steps.count > Steps.last:
+                raise Killed
+            return step()
+
+        optimizer.step = counted
+        return optimizer
+
+    monkeypatch.setattr(recipes, "create_optimizer_v2", counting)
+    return Steps
+
+
+# ---------------------------------------------------------------- it trains
+
+
+@pytest.mark.parametrize("kind", ["vit", "cnn"])
+def test_it_learns(tmp_path, kind):
+    recipe = Recipe(30, "adamw", 4e-3, batch=16, schedule="onecycle")
+    model, some = tiny(kind), images(80)
+    history = train.fit(model, some, some, recipe, tmp_path)
+    first, last = (sum(part) / 5 for part in (history.loss[:5], history.loss[-5:]))
+    assert last < 0.8 * first and max(history.val_accuracy) > 0.3
+    assert not model.training
+    accuracy = (models.logits_of(model, some.images).argmax(1) == some.labels).float().mean()
+    assert accuracy.item() == pytest.approx(max(history.val_accuracy), abs=1e-6)
+
+
+def test_history_has_every_batch_and_every_epoch(tmp_path):
+    history = train.fit(tiny(), images(), images(12, 1), ADAMW, tmp_path)
+    assert history.steps_per_epoch == 5
+    assert len(history.loss) == len(history.accuracy) == 10
+    assert len(history.val_loss) == len(history.val_accuracy) == 2
+    assert all(loss > 0 for loss in history.loss) and history.seconds > 0
+    stored = json.loads((tmp_path / "history.json").read_text())
+    assert stored["loss"] == history.loss and stored["facts"]["recipe"]["optimizer"] == "adamw"
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("soft", [False, True])
+def test_batch_values_equal_a_hand_written_loop(tmp_path, smoothing, soft):
+    """Plain SGD without augmentation: order, targets, rate, loss, accuracy and update by hand."""
+    some, recipe = images(20), Recipe(1, "sgd", 0.05, batch=8, label_smoothing=smoothing)
+    model, by_hand = tiny("cnn"), tiny("cnn")
+    teacher = torch.rand(20, 10).softmax(1) if soft else None
+    history = train.fit(model, some, some, recipe, tmp_path, soft_labels=teacher)
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.SGD(by_hand.parameters(), 0.05, momentum=0.9, nesterov=True)
+    by_hand.train()
+    for step, chosen in enumerate(order.split(8)):
+        logits = by_hand((some.images[chosen] / 255 - 0.5) / 0.5)
+        loss = F.cross_entropy(logits, some.labels[chosen], label_smoothing=smoothing)
+        if soft:
+            loss = (loss + F.cross_entropy(logits, teacher[chosen])) / 2
+        assert history.loss[step] == pytest.approx(loss.item(), rel=1e-4)
+        hits = (logits.argmax(1) == some.labels[chosen]).float().mean().item()
+        assert history.accuracy[step] == pytest.approx(hits)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    by_hand.eval()
+    val = F.cross_entropy(by_hand((some.images / 255 - 0.5) / 0.5), some.labels)
+    assert history.val_loss[0] == pytest.approx(val.item(), rel=1e-3)
+
+
+@pytest.mark.parametrize(("n", "expected"), [(16, 2), (17, 2), (18, 3)])
+def test_a_last_batch_of_one_image_is_left_out(tmp_path, n, expected):
+    history = train.fit(tiny("cnn"), images(n), images(10), replace(ADAMW, epochs=1), tmp_path)
+    assert len(history.loss) == history.steps_per_epoch == expected
+
+
+def test_phases_of_size_and_patch_dropping(tmp_path, monkeypatch):
+    seen = []
+    real = data.preprocess
+
+    def noted(pixels, size, mean, std):
+        seen.append((size, getattr(model.patch_drop, "prob", 0.0) if hasattr(model, "patch_drop") else None))
+        return real(pixels, size, mean, std)
+
+    monkeypatch.setattr(data, "preprocess", noted)
+    model = tiny()
+    recipe = replace(ADAMW, epochs=3, batch=20, patch_drop=((1, 0.5), (1, 0.25)))
+    train.fit(model, images(), images(10), recipe, tmp_path / "vit")
+    drops = [drop for _, drop in seen]
+    assert drops == [0.5] * 3 + [0.25] * 6  # two batches and the validation of each epoch
+    assert isinstance(model.patch_drop, torch.nn.Identity)
+    seen.clear()
+    model = tiny("cnn")
+    recipe = replace(ADAMW, epochs=3, batch=20, sizes=((2, 48), (1, 64)))
+    train.fit(model, images(), images(10), recipe, tmp_path / "cnn")
+    assert [size for size, _ in seen] == [48] * 6 + [64] * 3
+
+
+def test_learning_rates():
+    rates = [train.learning_rate(replace(ADAMW, epochs=2), step, 5) for step in range(10)]
+    assert rates[0] == 0 and rates[2] == max(rates) == 1e-3  # up over a fifth of the run
+    assert rates[1] == pytest.approx(0.5e-3)
+    assert rates[6] == pytest.approx(0.5e-3) and 0 < rates[9] < 0.05e-3  # cosine, half-way at half
+    assert {train.learning_rate(replace(ADAMW, schedule="constant"), s, 5) for s in range(10)} == {1e-3}
+    step = [
+        train.learning_rate(replace(ADAMW, schedule="step"), 10 * epoch, 10) for epoch in (0, 4, 5, 9, 10)
+    ]
+    assert step == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5])
+    with pytest.raises(ValueError, match="no schedule 'cosine'.*onecycle"):
+        train.learning_rate(replace(ADAMW, schedule="cosine"), 0, 5)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "muon", "sgd"])
+def test_one_kernel_a_step_on_a_gpu_where_there_is_one(monkeypatch, name):
+    recipe = replace(ADAMW, optimizer=name)
+    assert not recipes.build_optimizer(tiny(), recipe).defaults.get("fused")
+    monkeypatch.setattr(recipes, "device", lambda: torch.device("cuda"))
+    fused = recipes.build_optimizer(tiny(), recipe).defaults.get("fused")
+    assert bool(fused) == (name in ("adam", "adamw"))
+
+
+def test_the_published_recipes():
+    assert train.RECIPES["paper", "cnn"] == Recipe(5, "adam", 1e-5, 5e-4, batch=32)
+    assert train.RECIPES["paper", "vit"] == Recipe(3, "adam", 2e-5, 0.01, batch=32)
+    named = train.NAMED["adam-b8"]
+    assert (named.epochs, named.optimizer, named.lr, named.batch, named.schedule) == (
+        10,
+        "adam",
+        1e-4,
+        8,
+        "step",
+    )
+    assert (train.NAMED["adamw-8"].epochs, train.NAMED["adamw-8"].optimizer) == (8, "adamw")
+    assert {(p, k) for p in env.PROFILES for k in ("cnn", "vit")} == train.RECIPES.keys()
+
+
+def test_nothing_in_the_step_waits_for_the_device():
+    """What fit() runs at every step never fetches a number; only the ends of epochs may."""
+    (function,) = ast.parse(inspect.getsource(train.fit)).body
+    (loop,) = [n for n in function.body if isinstance(n, ast.For)]
+
+    def occasional(node: ast.stmt) -> bool:
+        return isinstance(node, ast.If) and {"ends", "place"} & {
+            n.id for n in ast.walk(node.test) if isinstance(n, ast.Name)
+        }
+
+    every = [node for statement in loop.body if not occasional(statement) for node in ast.walk(statement)]
+    called = {
+        n.func.attr if isinstance(n.func, ast.Attribute) else getattr(n.func, "id", "")
+        for n in every
+        if isinstance(n, ast.Call)
+    }
+    assert {"backward", "cross_entropy", "preprocess", "augment"} <= called  # it is the right loop
+    assert not called & {
+        "item",
+        "tolist",
+        "cpu",
+        "numpy",
+        "nonzero",
+        "float_",
+        "int",
+        "bool",
+        "print",
+        "synchronize",
+    }
+    inner = [n for n in every if isinstance(n, (ast.For, ast.While, ast.ListComp))]
+    assert len(inner) == 1 and "param_groups" in ast.unparse(inner[0].iter)  # no Python per image
+
+
+@pytest.mark.parametrize("kind", ["vit", "cnn"])
+def test_a_moving_average_is_what_is_judged_and_kept(tmp_path, monkeypatch, kind):
+    passed, judged = [], []
+    update, said = recipes.ModelEmaV3.update, models.logits_of
+    monkeypatch.setattr(
+        recipes.ModelEmaV3, "update", lambda self, m, step: passed.append(weights(m)) or update(self, m, step)
+    )
+    monkeypatch.setattr(train, "logits_of", lambda m, *a, **k: judged.append(weights(m)) or said(m, *a, **k))
+    model = tiny(kind)
+    train.fit(model, images(), images(10, 1), replace(ADAMW, epochs=1, ema=0.6), tmp_path)
+    assert len(passed) == 5
+    expected = passed[0]
+    for step, now in enumerate(passed):
+        decay = min(0.6, 1 - max(1, step) ** (-2 / 3))  # short memory at first
+        for key, value in now.items():
+            blend = decay * expected[key] + (1 - decay) * value if value.is_floating_point() else value
+            expected[key] = blend
+    for key, value in expected.items():
+        torch.testing.assert_close(judged[-1][key], value)
+    assert same(weights(model), judged[-1]) and not same(passed[-1], judged[-1])
+
+
+# ---------------------------------------------------------------- it repeats itself
+
+
+def test_same_seed_same_weights_and_other_seed_other_weights(tmp_path):
+    runs = []
+    for k, seed in enumerate((0, 0, 1, 123_456)):
+        model = tiny()
+        torch.rand(k)  # the state of the global generator must not matter
+        history = train.fit(model, images(), images(10, 1), replace(ADAMW, seed=seed), tmp_path / str(k))
+        runs.append((weights(model), history.loss))
+    assert same(runs[0][0], runs[1][0]) and runs[0][1] == runs[1][1]
+    assert not same(runs[0][0], runs[2][0]) and runs[2][1] != runs[3][1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "optimizer", "ema", "stops"),
+    [
+        ("vit", "adamw", 0.0, (1, 3, 4, 5, 7)),  # before, at and between checkpoints; at an epoch's end
+        ("cnn", "muon", 0.9, (3, 8)),
+        ("vit", "muon", 0.0, (4,)),
+        ("vit", "adamw", 0.9, (4,)),
+        ("cnn", "adam", 0.0, (6,)),
+        ("cnn", "sgd", 0.0, (4,)),
+    ],
+)
+def test_killed_and_resumed_equals_uninterrupted(tmp_path, steps, kind, optimizer, ema, stops):
+    recipe = replace(ADAMW, optimizer=optimizer, patch_drop=((1, 0.5), (1, 0.0)), ema=ema)
+    model = tiny(kind)
+    whole = train.fit(model, images(), images(10, 1), recipe, tmp_path / "whole")
+    for stop in stops:
+        steps.count, steps.last = 0, stop
+        with pytest.raises(Killed):
+            train.fit(tiny(kind), images(), images(10, 1), recipe, tmp_path / str(stop))
+        steps.count, steps.last = 0, float("inf")
+        resumed = tiny(kind, seed=9)  # even from another start: all comes from the checkpoint
+        if stop < 3:
+            resumed = tiny(kind)  # nothing saved yet
+        history = train.fit(resumed, images(), images(10, 1), recipe, tmp_path / str(stop))
+        assert steps.count == 10 - max(s for s in (0, 3, 5, 8) if s <= stop)
+        assert same(weights(model), weights(resumed)) and curves(history) == curves(whole), stop
+
+
+def test_killed_again_and_again(tmp_path, steps):
+    model = tiny()
+    whole = train.fit(model, images(), images(10, 1), ADAMW, tmp_path / "whole")
+    for _ in range(3):
+        steps.count, steps.last = 0, 4
+        try:
+            train.fit(tiny(), images(), images(10, 1), ADAMW, tmp_path / "often")
+        except Killed:
+            continue
+    steps.last = float("inf")
+    resumed = tiny()
+    assert curves(train.fit(resumed, images(), images(10, 1), ADAMW, tmp_path / "often")) == curves(whole)
+    assert same(weights(model), weights(resumed))
+
+
+CHILD = """
+import os, signal, sys, torch
+sys.path.insert(0, "utils/tests")
+import test_train as t
+from utils import train
+from utils.train import checkpoint
+torch.set_num_threads(int(sys.argv[2]))
+train.SAVE_EVERY = 3
+save, count = checkpoint.save_file, 0
+def cut(tensors, file, facts):
+    global count
+    count += file.name == "last.part"
+    if count == 3:  # killed in the middle of writing the third checkpoint
+        file.write_bytes(b"half a file")
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(tensors, file, facts)
+checkpoint.save_file = cut
+train.fit(t.tiny(), t.images(), t.images(10, 1), t.ADAMW, sys.argv[1])
+"""
+
+
+def test_a_real_kill_in_the_middle_of_a_checkpoint(tmp_path, steps):
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, str(tmp_path / "killed"), str(torch.get_num_threads())],
+        cwd=env.ROOT, env=os.environ | {"PYTHONPATH": str(env.ROOT)}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert (tmp_path / "killed" / "last.part").read_bytes() == b"half a file"
+    resumed, model = tiny(), tiny()
+    history = train.fit(resumed, images(), images(10, 1), ADAMW, tmp_path / "killed")
+    assert steps.count == 5  # from the end of the first epoch on
+    whole = train.fit(model, images(), images(10, 1), ADAMW, tmp_path / "whole")
+    assert same(weights(model), weights(resumed)) and curves(history) == curves(whole)
+
+
+def live(folder: str, threads: int) -> None:
+    """A process that trains, checkpoints after every step, and takes its time over each file."""
+    torch.set_num_threads(threads)
+    train.SAVE_EVERY, written = 1, checkpoint.save_file
+
+    def slowly(tensors, file, facts):
+        file.write_bytes(b"half a file")
+        time.sleep(0.02)
+        written(tensors, file, facts)
+
+    checkpoint.save_file = slowly
+    train.fit(tiny(), images(), images(10, 1), ADAMW, folder)
+
+
+def test_twenty_kills_at_random_moments(tmp_path):
+    model = tiny()
+    train.SAVE_EVERY = 1
+    whole = train.fit(model, images(), images(10, 1), ADAMW, tmp_path / "whole")
+    context = multiprocessing.get_context("forkserver")  # new lives without new imports
+    context.set_forkserver_preload([__name__])
+    moments, kills, halves, runs = random.Random(0), 0, 0, 0
+    while kills < 20:
+        folder, finished = tmp_path / f"run {runs}", False
+        while not finished:
+            process = context.Process(target=live, args=(str(folder), torch.get_num_threads()))
+            process.start()
+            process.join(moments.uniform(0.02, 0.6) if kills < 20 else None)
+            finished = process.exitcode == 0
+            if not finished:
+                process.kill()
+                process.join()
+                finished = process.exitcode == 0  # it was quicker than the signal
+                assert finished or process.exitcode == -signal.SIGKILL
+                kills += not finished
+                halves += (folder / "last.part").exists()
+        resumed = tiny()
+        history = train.fit(resumed, images(), images(10, 1), ADAMW, folder)
+        assert same(weights(model), weights(resumed)) and curves(history) == curves(whole)
+        runs += 1
+    assert halves > 0  # some in the middle of a checkpoint
+
+
+def test_a_finished_run_is_loaded_without_a_step(tmp_path, steps, capsys):
+    """Also where the recipe holds tuples, which JSON gives back as lists."""
+    recipe = replace(ADAMW, sizes=((1, 32), (1, 32)), patch_drop=((1, 0.5), (1, 0.0)))
+    model = tiny()
+    history = train.fit(model, images(), images(10, 1), recipe, tmp_path)
+    assert steps.count == 10
+    again = tiny(seed=3)
+    assert curves(train.fit(again, images(), images(10, 1), recipe, tmp_path)) == curves(history)
+    assert steps.count == 10 and same(weights(model), weights(again)) and not again.training
+    assert "changed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", ["recipe", "image", "labels", "teacher"])
+def test_changed_data_or_recipe_trains_afresh_and_says_so(tmp_path, steps, capsys, change):
+    some, recipe, teacher = images(), ADAMW, None
+    train.fit(tiny(), some, images(10, 1), recipe, tmp_path)
+    if change == "recipe":
+        recipe = replace(recipe, lr=2e-3)
+    elif change == "image":
+        some.images[7] = 255 - some.images[7]
+    elif change == "labels":
+        some = replace(some, labels=some.labels.flip(0))
+    else:
+        teacher = torch.full((40, 10), 0.1)
+    model, fresh = tiny(), tiny()
+    steps.count = 0
+    history = train.fit(model, some, images(10, 1), recipe, tmp_path, teacher)
+    assert steps.count == 10 and "changed since the last run; training afresh" in capsys.readouterr().out
+    assert curves(history) == curves(train.fit(fresh, some, images(10, 1), recipe, tmp_path / "new", teacher))
+    assert same(weights(model), weights(fresh))
+
+
+def test_the_best_epoch_is_kept(tmp_path, monkeypatch):
+    """Validation made to be best in the second of four epochs, and equalled in the third."""
+    some, taken = images(10, 1), []
+
+    def scripted(model, pixels, chunk=0, size=None):
+        model.eval()
+        taken.append(weights(model))
+        right = (2, 7, 7, 5)[len(taken) - 1]
+        logits = F.one_hot(some.labels, 10).float()
+        return torch.where((torch.arange(10) < right)[:, None], logits, logits.roll(1, 1))
+
+    monkeypatch.setattr(train, "logits_of", scripted)
+    model = tiny()
+    history = train.fit(model, images(), some, replace(ADAMW, epochs=4), tmp_path)
+    assert history.val_accuracy == pytest.approx([0.2, 0.7, 0.7, 0.5]) and history.best_epoch == 1
+    assert same(weights(model), taken[1])
+    assert same(load_file(tmp_path / "best.safetensors"), taken[1])
+    last = load_file(tmp_path / "last.safetensors")
+    assert all(torch.equal(last[f"model.{k}"], v) for k, v in taken[3].items())
+
+
+def test_tensorboard_has_every_step_once_also_after_a_resume(tmp_path, steps):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    steps.last = 7
+    with pytest.raises(Killed):
+        train.fit(tiny(), images(), images(10, 1), ADAMW, tmp_path)
+    steps.last = float("inf")
+    history = train.fit(tiny(), images(), images(10, 1), ADAMW, tmp_path)
+    log = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    for tag, values in (("train/loss", history.loss), ("train/accuracy", history.accuracy)):
+        assert [e.step for e in log.Scalars(tag)] == list(range(10))
+        assert [e.value for e in log.Scalars(tag)] == pytest.approx(values)
+    assert [e.value for e in log.Scalars("val/accuracy")] == pytest.approx(history.val_accuracy)
+
+
+# ---------------------------------------------------------------- what can go wrong
+
+
+@pytest.mark.parametrize("at", [1, 3])
+def test_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch, steps, at):
+    save, count = checkpoint.save_file, 0
+
+    def full(tensors, file, facts):
+        nonlocal count
+        count += file.name == "last.part"
+        if count == at:
+            file.write_bytes(b"half a file")
+            raise OSError(28, "No space left on device")
+        save(tensors, file, facts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_file", full)
+        with pytest.raises(OSError, match="last.safetensors could not be written.*free some disk space"):
+            train.fit(tiny(), images(), images(10, 1), ADAMW, tmp_path)
+    assert not list(tmp_path.glob("*.part"))
+    if at == 1:
+        assert not (tmp_path / "last.safetensors").exists()
+        return
+    with safe_open(tmp_path / "last.safetensors", "pt") as handle:
+        assert json.loads(handle.metadata()["facts"])["step"] == 5
+    steps.count, resumed, model = 0, tiny(), tiny()
+    history = train.fit(resumed, images(), images(10, 1), ADAMW, tmp_path)
+    assert steps.count == 5
+    assert curves(history) == curves(train.fit(model, images(), images(10, 1), ADAMW, tmp_path / "whole"))
+
+
+def test_a_really_full_disk_is_one_sentence(tmp_path):
+    """A limit on the size of files stands in for the disk."""
+    resource = pytest.importorskip("resource", reason="needs a Unix to limit the size of files")
+    checkpoint.save(tmp_path / "x.safetensors", {"a": torch.ones(10)})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(
+            OSError, match="x.safetensors could not be written.*previous checkpoint is intact"
+        ):
+            checkpoint.save(tmp_path / "x.safetensors", {"a": torch.zeros(10_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert torch.equal(load_file(tmp_path / "x.safetensors")["a"], torch.ones(10))
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    train.fit(tiny(), images(), images(10, 1), ADAMW, tmp_path)
+    file = tmp_path / "last.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="last.safetensors is damaged.*delete it to train afresh"):
+        train.fit(tiny(), images(), images(10, 1), ADAMW, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_names_the_batch_and_loses_nothing(tmp_path, steps):
+    model, calls = tiny(), []
+
+    def explode(module, inputs, output):
+        calls.append(1)
+        return output * float("nan") if len(calls) == 5 else output
+
+    model.register_forward_hook(explode)
+    with pytest.raises(
+        FloatingPointError, match=r"The loss is nan at batch 4: lower the learning rate \(now 0.001\)"
+    ):
+        train.fit(model, images(), images(10, 1), ADAMW, tmp_path)
+    with safe_open(tmp_path / "last.safetensors", "pt") as handle:
+        assert json.loads(handle.metadata()["facts"])["step"] == 3
+    steps.count, resumed, model = 0, tiny(), tiny()
+    history = train.fit(resumed, images(), images(10, 1), ADAMW, tmp_path)
+    assert steps.count == 7
+    assert curves(history) == curves(train.fit(model, images(), images(10, 1), ADAMW, tmp_path / "whole"))
+
+
+def test_wrong_number_of_classes_soft_labels_and_images(tmp_path):
+    with pytest.raises(ValueError, match="head has 7 outputs but Shapes-10 has 10 classes.*num_classes=10"):
+        train.fit(tiny(classes=7), images(), images(10), ADAMW, tmp_path)
+    with pytest.raises(ValueError, match=r"soft_labels has shape \(39, 10\).*\(40, 10\)"):
+        train.fit(tiny(), images(), images(10), ADAMW, tmp_path, torch.zeros(39, 10))
+    with pytest.raises(ValueError, match="1 images to train and 10 to validate"):
+        train.fit(tiny(), images(1), images(10), ADAMW, tmp_path)
+    with pytest.raises(ValueError, match="40 images to train and 0 to validate"):
+        train.fit(tiny(), images(), images(10).subset([]), ADAMW, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------- logits, finetuned, pretrain
+
+
+def test_logits_do_not_depend_on_the_chunk():
+    model, some = tiny("cnn").train(), images(20)
+    whole = models.logits_of(model, some.images)
+    assert whole.shape == (20, 10) and whole.device.type == "cpu" and not model.training
+    assert torch.allclose(whole, models.logits_of(model, some.images, chunk=3), atol=1e-5)
+
+
+def test_finetuned_trains_once_and_then_loads(tmp_path, monkeypatch, steps):
+    monkeypatch.setattr(train, "RUNS", tmp_path)
+    chosen = replace(env.PROFILES["smoke"], n_train=24, n_val=10, n_test=10)
+    recipe = replace(ADAMW, epochs=1)
+    first = train.finetuned("vit_mini", chosen, "none", recipe)
+    assert steps.count == 3 and not first.training and len(first.history.loss) == 3
+    place = train.run_dir("vit_mini", chosen, "Shapes-10", "none")
+    assert (
+        place == tmp_path / "smoke" / "shapes-10" / "vit_mini-none" and (place / "best.safetensors").exists()
+    )
+    torch.manual_seed(77)
+    again = train.finetuned("vit_mini", chosen, "none", recipe)
+    assert steps.count == 3 and same(weights(first), weights(again))
+    assert again.history.loss == first.history.loss and again.arch == "vit_mini"
+    assert (
+        train.run_dir("a", chosen, "CIFAR-10 (JPEG copy)") == tmp_path / "smoke" / "cifar-10--jpeg-copy" / "a"
+    )
+
+
+def test_pretrain_ships_weights_with_a_card_and_keeps_the_first_images_aside(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain, "RUNS", tmp_path / "runs")
+    for module in (pretrain, models):
+        monkeypatch.setattr(module, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(data, "PAPER_POOL", 1000)
+    few, aside = images(16, 1), torch.zeros(1000, 3, 32, 32, dtype=torch.uint8)
+    whole = replace(
+        few, images=torch.cat([aside, few.images]), labels=torch.cat([aside[:, 0, 0, 0].long(), few.labels])
+    )
+    sets = {"train": whole, "test": images(10, 2)}
+    monkeypatch.setattr(models, "_create", lambda arch, classes, pretrained: tiny(classes=classes))
+    monkeypatch.setattr(data, "load", lambda source, split: sets[split])
+    fitted, fit = [], train.fit
+    monkeypatch.setattr(pretrain, "fit", lambda *a: fitted.append(a[1]) or fit(*a))
+    card = pretrain.pretrain("vit_mini", replace(ADAMW, epochs=1), "the line that was typed")
+    assert card["phases"][0]["command"] == "the line that was typed"
+    assert torch.equal(fitted[0].images, few.images)  # none of those kept aside
+    assert json.loads(json.dumps(card)) == models.card("vit_mini")
+    assert card["images"] == 16 and card["test_images"] == 10
+    shipped = models.build("vit_mini", 10, "course", keep_head=True)
+    accuracy = (
+        (models.logits_of(shipped, sets["test"].images).argmax(1) == sets["test"].labels).float().mean()
+    )
+    assert accuracy.item() == pytest.approx(card["test_accuracy"])
+    assert load_file(tmp_path / card["file"])["head.weight"].dtype == torch.float16
+
+
+def test_starts_are_compared_alike_and_the_cards_tell(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train, "RUNS", tmp_path / "runs")
+    for module in (starts, models):
+        monkeypatch.setattr(module, "WEIGHTS", tmp_path)
+    for kind in ("mae", "supervised"):
+        (tmp_path / f"tiny.{kind}.json").write_text('{"arch": "tiny"}')
+    parts = data.Splits(images(24), images(10, 1), images(10, 2), {})
+    monkeypatch.setattr(data, "splits", lambda chosen: parts)
+    built, fitted, fit = [], [], train.fit
+    monkeypatch.setattr(models, "build", lambda arch, n, weights: built.append(weights) or tiny(classes=n))
+    monkeypatch.setattr(train, "fit", lambda *a: fitted.append(a[3]) or fit(*a))
+    recipe = replace(ADAMW, epochs=1)
+    found = starts.compare("tiny", recipe)
+    assert built == ["none"] * 3 + ["course:mae"] * 3 + ["course"] * 3
+    assert fitted == [replace(recipe, seed=seed) for seed in (0, 1, 2)] * 3  # nothing else differs
+    assert found["random"] == found["mae"]  # this test gives each start the same weights
+    assert len(set(found["random"])) > 1  # ... and each seed another order
+    for kind in ("mae", "supervised"):
+        card = models.card("tiny", kind)
+        assert card["arch"] == "tiny" and card["fine_tuned"]["accuracy"] == found[kind]
+        assert card["fine_tuned"]["accuracy_from_random_weights"] == found["random"]
+    with pytest.raises(FileNotFoundError, match="There are no course weights nothing"):
+        starts.compare("nothing")
+    with pytest.raises(SystemExit):
+        command.main(["compare", "resnet50"])
+    assert "compare knows resnet34_slim, vit_mini" in capsys.readouterr().err
+
+
+def test_the_command_line_names_what_it_knows(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["pretrain", "resnet50"])
+    assert "pretrain knows resnet34_slim, vit_mini" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command.main(["pretrain", "resnet34_slim", "--sizes", "15at96"])
+    assert "--sizes takes EPOCHSxPIXELS, such as 15x96 5x128, not 15at96" in capsys.readouterr().err
+
+
+def test_the_command_line_passes_phases_on(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(pretrain, "pretrain", lambda *a: asked.append(a) or {})
+    command.main("pretrain resnet34_slim --start course --sizes 15x96 5x128 --lr 0.012 --ema 0.99".split())
+    ((arch, recipe, line, teacher, start),) = asked
+    assert line.startswith("python -m utils.train pretrain resnet34_slim --start course --sizes 15x96 5x128 ")
+    assert (arch, teacher, start) == ("resnet34_slim", None, "course")
+    assert (recipe.epochs, recipe.sizes, recipe.lr, recipe.ema) == (20, ((15, 96), (5, 128)), 0.012, 0.99)

@@ -1,0 +1,20 @@
+"""Training: recipes, one resumable loop, fine-tuning and the making of course weights."""
+
+from .checkpoint import save
+from .recipes import FEW, NAMED, PRETRAIN, RECIPES, SELFSUP, Recipe, learning_rate
+from .supervised import History, finetuned, fit, run_dir
+
+__all__ = [
+    "FEW",
+    "NAMED",
+    "PRETRAIN",
+    "RECIPES",
+    "SELFSUP",
+    "History",
+    "Recipe",
+    "finetuned",
+    "fit",
+    "learning_rate",
+    "run_dir",
+    "save",
+]

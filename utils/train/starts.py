@@ -1,0 +1,49 @@
+"""What a start is worth: all course weights of an architecture, and random ones, fine-tuned alike on few images."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+
+from .. import data, evaluate, models
+from ..env import WEIGHTS, device_name, profile, seed_everything
+from .recipes import FEW, Recipe
+from .supervised import fit, run_dir
+
+SEEDS = (0, 1, 2)
+
+
+def accuracy_after(arch: str, weights: str, seed: int, recipe: Recipe = FEW) -> float:
+    """Test accuracy (0..1) of `arch` fine-tuned from `weights` on the published subset of CIFAR-10.
+
+    4,050 images to train, 450 to choose the epoch, 2,500 test images; the seed decides the new head,
+    the random weights and the order, never the images. Goes on where an earlier call was stopped.
+    """
+    chosen = replace(profile("paper"), source="cifar10")
+    parts = data.splits(chosen)
+    seed_everything(seed)
+    model = models.build(arch, len(parts.train.classes), weights)
+    folder = run_dir(arch, chosen, parts.train.source, weights, f"few{seed}")
+    fit(model, parts.train, parts.val, replace(recipe, seed=seed), folder)
+    return evaluate.predict(model, parts.test).correct.float().mean().item()
+
+
+def compare(arch: str, recipe: Recipe = FEW) -> dict[str, list[float]]:
+    """Fine-tune every start of `arch` with each of SEEDS: {start: accuracies}, also written into the cards.
+
+    A start is "random" or the pretraining of a card. Raises FileNotFoundError if `arch` has none.
+    """
+    cards = sorted(WEIGHTS.glob(f"{arch}.*.json"))
+    if not cards:
+        models.card(arch)  # says what there is
+    kinds = [card.stem.partition(".")[2] for card in cards]
+    starts = {"random": "none"} | {k: "course" if k == "supervised" else f"course:{k}" for k in kinds}
+    found = {name: [accuracy_after(arch, w, seed, recipe) for seed in SEEDS] for name, w in starts.items()}
+    for kind, card in zip(kinds, cards, strict=True):
+        facts = {
+            "command": f"python -m utils.train compare {arch}", "recipe": asdict(recipe), "seeds": SEEDS,
+            "images": profile("paper").n_train, "test_images": profile("paper").n_test,
+            "accuracy": found[kind], "accuracy_from_random_weights": found["random"], "device": device_name(),
+        }  # fmt: skip
+        card.write_text(json.dumps(json.loads(card.read_text()) | {"fine_tuned": facts}, indent=1) + "\n")
+    return found
