@@ -66,7 +66,9 @@ def profile(name: str | None = None) -> Profile:
     if name == "auto":
         name = "paper" if torch.cuda.is_available() else "demo"
     if name not in PROFILES:
-        raise ValueError(f"There is no profile {name!r}: set XTL_PROFILE to auto, {', '.join(PROFILES)}.")
+        raise ValueError(
+            f"There is no profile {name!r}: set XTL_PROFILE to auto, {', '.join(PROFILES)}."
+        )
     chosen = PROFILES[name]
     return replace(chosen, source=os.environ.get("XTL_DATA") or chosen.source)
 
@@ -76,7 +78,9 @@ def device(name: str | None = None) -> torch.device:
 
     Raises RuntimeError if CUDA is asked for by name and absent.
     """
-    own = f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"  # one for each process
+    own = (
+        f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
+    )  # one for each process
     name = name or os.environ.get("XTL_DEVICE") or (own if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise RuntimeError(
@@ -97,6 +101,29 @@ def seed_everything(seed: int) -> None:
     np.random.seed(seed)
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic = True
+
+
+def write(file: Path, content: str | bytes) -> Path:
+    """Write a file so that a kill at any moment leaves the old content or the new one; the file.
+
+    Makes the folder if it is not there; text is written as UTF-8 with newline line ends. Raises OSError, in one sentence, if the disk is full
+    or the place cannot be written to; the former content stays.
+    """
+    raw = content.encode("utf-8") if isinstance(content, str) else content
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as handle:
+            handle.write(raw)
+            os.fsync(handle.fileno())
+        os.replace(part, file)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OSError(
+            f"{file.name} could not be written ({error}): free some disk space and run again; "
+            "what was there before is intact."
+        ) from error
+    return file
 
 
 def versions() -> dict[str, str]:

@@ -65,7 +65,9 @@ class Predictions:
 
 def predict(model: nn.Module, image_set: ImageSet, chunk: int = CHUNK) -> Predictions:
     """Logits for a whole set: one forward for each image, `chunk` images at a time."""
-    return Predictions(logits_of(model, image_set.images, chunk), image_set.labels, image_set.classes)
+    return Predictions(
+        logits_of(model, image_set.images, chunk), image_set.labels, image_set.classes
+    )
 
 
 def _roc_auc(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -79,9 +81,15 @@ def _roc_auc(labels: np.ndarray, probabilities: np.ndarray) -> float:
     return float(np.mean([roc_auc_score(labels == c, probabilities[:, c]) for c in present]))
 
 
-def _metrics(labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+def _metrics(
+    labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray
+) -> dict[str, float]:
     precision, recall, f1, _ = precision_recall_fscore_support(
-        labels, predicted, labels=np.arange(probabilities.shape[1]), average="macro", zero_division=0
+        labels,
+        predicted,
+        labels=np.arange(probabilities.shape[1]),
+        average="macro",
+        zero_division=0,
     )
     return {
         "accuracy": float(accuracy_score(labels, predicted)),
@@ -105,7 +113,9 @@ def _arrays(p: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return p.labels.numpy(), p.predicted.numpy(), p.probabilities.double().numpy()
 
 
-def intervals(predictions: Predictions, n: int = 300, seed: int = 0) -> dict[str, tuple[float, float]]:
+def intervals(
+    predictions: Predictions, n: int = 300, seed: int = 0
+) -> dict[str, tuple[float, float]]:
     """95 % percentile bootstrap intervals over the test images (Efron & Tibshirani 1993).
 
     {metric: (low, high)} for accuracy, precision, recall, f1 and roc_auc; n resamples. A metric
@@ -129,7 +139,9 @@ def intervals(predictions: Predictions, n: int = 300, seed: int = 0) -> dict[str
     return found
 
 
-def reliability(predictions: Predictions, bins: int = 15) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+def reliability(
+    predictions: Predictions, bins: int = 15
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Mean confidence, accuracy and share of images per confidence bin (empty bins left out), and
     the expected calibration error: share-weighted mean of |accuracy - confidence| (Guo et al. 2017).
     """
@@ -140,7 +152,12 @@ def reliability(predictions: Predictions, bins: int = 15) -> tuple[np.ndarray, n
     mean_confidence = np.bincount(place, confidence, bins)[keep] / count[keep]
     accuracy = np.bincount(place, correct, bins)[keep] / count[keep]
     share = count[keep] / count.sum()
-    return mean_confidence, accuracy, share, float((share * np.abs(accuracy - mean_confidence)).sum())
+    return (
+        mean_confidence,
+        accuracy,
+        share,
+        float((share * np.abs(accuracy - mean_confidence)).sum()),
+    )
 
 
 def confusion(predictions: Predictions) -> np.ndarray:
@@ -207,7 +224,9 @@ def typical(predictions: Predictions, correct: bool = True) -> list[int]:
     """
     chosen = []
     for label in range(len(predictions.classes)):
-        found = torch.nonzero((predictions.labels == label) & (predictions.correct == correct)).flatten()
+        found = torch.nonzero(
+            (predictions.labels == label) & (predictions.correct == correct)
+        ).flatten()
         if len(found):
             order = found[predictions.confidence[found].argsort(stable=True)]
             chosen.append(int(order[len(order) // 2]))

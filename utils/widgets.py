@@ -25,13 +25,22 @@ def control(name: str, values: range | Sequence) -> W.Widget:
     """
     title = name.replace("_", " ")
     if not len(values):
-        raise ValueError(f"{title} has no values to choose from: give a range or a list of at least one.")
+        raise ValueError(
+            f"{title} has no values to choose from: give a range or a list of at least one."
+        )
     if isinstance(values, range):
         return W.IntSlider(
-            values.start, values.start, values[-1], values.step,
-            description=title, continuous_update=False, style={"description_width": "initial"},
-        )  # fmt: skip
-    return W.Dropdown(options=list(values), description=title, style={"description_width": "initial"})
+            values.start,
+            values.start,
+            values[-1],
+            values.step,
+            description=title,
+            continuous_update=False,
+            style={"description_width": "initial"},
+        )
+    return W.Dropdown(
+        options=list(values), description=title, style={"description_width": "initial"}
+    )
 
 
 def browse(draw: Callable[..., Figure], **controls: range | Sequence) -> W.VBox:
@@ -50,8 +59,12 @@ def browse(draw: Callable[..., Figure], **controls: range | Sequence) -> W.VBox:
         open_before = set(plt.get_fignums())
         try:
             picture.value = png(draw(**values))
-            status.value = "showing " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in values.items())
-        except Exception as error:  # any kind: a traceback from a control's callback is shown nowhere
+            status.value = "showing " + ", ".join(
+                f"{k.replace('_', ' ')} {v}" for k, v in values.items()
+            )
+        except (
+            Exception
+        ) as error:  # any kind: a traceback from a control's callback is shown nowhere
             status.value = str(error) or type(error).__name__
             for number in set(plt.get_fignums()) - open_before:  # what draw had begun
                 plt.close(number)
@@ -59,7 +72,9 @@ def browse(draw: Callable[..., Figure], **controls: range | Sequence) -> W.VBox:
     for knob in knobs.values():
         knob.observe(update, names="value")
     update()
-    return W.VBox([W.HBox(list(knobs.values()), layout=W.Layout(flex_flow="row wrap")), picture, status])
+    return W.VBox(
+        [W.HBox(list(knobs.values()), layout=W.Layout(flex_flow="row wrap")), picture, status]
+    )
 
 
 def uploads(value: object) -> list[io.BytesIO]:

@@ -55,10 +55,22 @@ def _alone(task: str, n: int, steps: int, where: torch.device) -> dict[str, floa
 
 def _fresh(task: str, n: int, steps: int, where: torch.device) -> dict[str, float]:
     """The same in a process of its own."""
-    words = [sys.executable, "-m", "utils.bench", "--device", str(where), "--case", task, str(n), str(steps)]
+    words = [
+        sys.executable,
+        "-m",
+        "utils.bench",
+        "--device",
+        str(where),
+        "--case",
+        task,
+        str(n),
+        str(steps),
+    ]
     # glibc keeps freed memory for later; told not to, what is resident is what is in use
     frugal = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
-    done = subprocess.run(words, cwd=env.ROOT, env=os.environ | frugal, capture_output=True, text=True)
+    done = subprocess.run(
+        words, cwd=env.ROOT, env=os.environ | frugal, capture_output=True, text=True
+    )
     if done.returncode:
         raise RuntimeError(f"Measuring {task} alone failed: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -77,7 +89,9 @@ def _model(arch: str, where: torch.device, n: int) -> tuple[nn.Module, torch.Ten
     """Random weights in eval mode, input (n, 3, H, W) and targets (n,)."""
     torch.manual_seed(0)
     model = models.build(arch, 10, "none").to(where)
-    x = data.preprocess(_images(n, model.input_size).to(where), model.input_size, model.mean, model.std)
+    x = data.preprocess(
+        _images(n, model.input_size).to(where), model.input_size, model.mean, model.std
+    )
     return model, x, torch.arange(n, device=where) % 10
 
 
@@ -96,18 +110,33 @@ def input_(where: torch.device, tiny: bool) -> list[Entry]:
     model, images = models.build("resnet34_slim", 10, "none"), _images(8 if tiny else 128, 32)
     model.input_size = 224
     pairs = measure.compare(
-        lambda: data.preprocess(images, 224, model.mean, model.std), lambda: _pil_batch(images, model),
-        torch.device("cpu"), 2 if tiny else 7,
-    )  # fmt: skip
-    theirs = torch.from_numpy(np.stack([np.array(image) for image in _pil(images, 224)])).permute(0, 3, 1, 2)
+        lambda: data.preprocess(images, 224, model.mean, model.std),
+        lambda: _pil_batch(images, model),
+        torch.device("cpu"),
+        2 if tiny else 7,
+    )
+    theirs = torch.from_numpy(np.stack([np.array(image) for image in _pil(images, 224)])).permute(
+        0, 3, 1, 2
+    )
     levels = (pixels._resize(images, 224).int() - theirs.int()).abs().max().item()
-    return [measure.entry("input", f"{len(images)} images, 32 to 224 px, one batch against PIL for each", pairs, 2, True, levels=(levels, 0))]  # fmt: skip
+    return [
+        measure.entry(
+            "input",
+            f"{len(images)} images, 32 to 224 px, one batch against PIL for each",
+            pairs,
+            2,
+            True,
+            levels=(levels, 0),
+        )
+    ]
 
 
 def evaluation(where: torch.device, tiny: bool) -> list[Entry]:
     model, _, _ = _model("resnet34_slim", where, 1)
     images = _images(4 if tiny else 64, 32)
-    found = data.ImageSet(images, torch.arange(len(images)) % 10, tuple("0123456789"), "random pixels")
+    found = data.ImageSet(
+        images, torch.arange(len(images)) % 10, tuple("0123456789"), "random pixels"
+    )
     seen: list[int] = []
     hook = model.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
     evaluate.predict(model, found)
@@ -119,10 +148,14 @@ def evaluation(where: torch.device, tiny: bool) -> list[Entry]:
                 for part in images.split(32):
                     model(_pil_batch(part, model).to(where)).cpu()
 
-    pairs = measure.compare(lambda: evaluate.predict(model, found), five_passes, where, 1 if tiny else 5)
+    pairs = measure.compare(
+        lambda: evaluate.predict(model, found), five_passes, where, 1 if tiny else 5
+    )
     what = f"resnet34_slim at 128 px, {len(images)} images, one pass against five with PIL"
     return [
-        measure.entry("evaluation", what, pairs, 4, True, forwards_per_image=(sum(seen) / len(images), 1))
+        measure.entry(
+            "evaluation", what, pairs, 4, True, forwards_per_image=(sum(seen) / len(images), 1)
+        )
     ]
 
 
@@ -131,7 +164,10 @@ def gradcam(where: torch.device, tiny: bool) -> list[Entry]:
     model, x, targets = _model(arch, where, 2 if tiny else 32)
     # a fresh network's maps are so faint that the 1e-7 in the peer's scaling counts
     models.head(model).weight.data.mul_(1e5)
-    cam, wanted = GradCAM(model, [model.layer4[-1]]), [ClassifierOutputTarget(t) for t in targets.tolist()]
+    cam, wanted = (
+        GradCAM(model, [model.layer4[-1]]),
+        [ClassifierOutputTarget(t) for t in targets.tolist()],
+    )
     ours = partial(gradients.gradcam, model, x, targets, None)
     times = 1 if tiny else 5
 
@@ -145,40 +181,76 @@ def gradcam(where: torch.device, tiny: bool) -> list[Entry]:
     forward = measure.compare(ours, plain, where, times)
     single = measure.compare(ours, singly, where, times)
     batch = measure.compare(ours, lambda: cam(x, wanted), where, times)
-    mine = torch.nn.functional.interpolate(ours()[:, None], x.shape[-2:], mode="bilinear")[:, 0].cpu()
+    mine = torch.nn.functional.interpolate(ours()[:, None], x.shape[-2:], mode="bilinear")[
+        :, 0
+    ].cpu()
     mine = mine - mine.amin((1, 2), True)
     mine = mine / (mine.amax((1, 2), True) + 1e-7)
     difference = (mine - torch.from_numpy(singly())).abs().max().item()
     what = f"{arch} at {x.shape[-1]} px, {len(x)} images, against"
     return [
-        measure.entry("gradcam_single", f"{what} pytorch-grad-cam one at a time", single, 8, True, difference=(difference, 1e-4)),
-        measure.entry("gradcam_batch", f"{what} pytorch-grad-cam in one batch", batch, 2.5, True, difference=(difference, 1e-4)),
+        measure.entry(
+            "gradcam_single",
+            f"{what} pytorch-grad-cam one at a time",
+            single,
+            8,
+            True,
+            difference=(difference, 1e-4),
+        ),
+        measure.entry(
+            "gradcam_batch",
+            f"{what} pytorch-grad-cam in one batch",
+            batch,
+            2.5,
+            True,
+            difference=(difference, 1e-4),
+        ),
         measure.entry("gradcam_forward", f"{what} a plain forward pass", forward, 1.15, False),
-    ]  # fmt: skip
+    ]
 
 
 def ig_memory(where: torch.device, tiny: bool) -> list[Entry]:
     alone = _alone if tiny else _fresh
     sizes = [(1, 2), (1, 4), (2, 2)] if tiny else [(8, 50), (8, 200), (64, 50)]
     few, long, many = (alone("ig", n, steps, where) for n, steps in sizes)
-    each = [case["seconds"] / (n * s) for case, (n, s) in zip((few, long, many), sizes, strict=True)]
+    each = [
+        case["seconds"] / (n * s) for case, (n, s) in zip((few, long, many), sizes, strict=True)
+    ]
     model, x, targets = _model("vit_mini", where, 2)
     black = gradients._baseline(x, model, "black")
     whole = IntegratedGradients(model).attribute(x, black, target=targets, n_steps=8).sum(1)
     ours = gradients.path_integral(model, x, targets, 8, "black", batch=4)[0]
     also = dict(
-        difference=((whole - ours).abs().max().item(), 1e-5), time_per_step=(max(each) / min(each), 1.1)
+        difference=((whole - ours).abs().max().item(), 1e-5),
+        time_per_step=(max(each) / min(each), 1.1),
     )
     mega = [case["bytes"] / 1e6 for case in (few, long, many)]
     return [
-        measure.entry("ig_memory_steps", f"vit_mini, {sizes[1][1]} steps against {sizes[0][1]}", [(mega[1], mega[0])], 1.1, False, "MB", **also),
-        measure.entry("ig_memory_images", f"vit_mini, {sizes[2][0]} images against {sizes[0][0]}", [(mega[2], mega[0])], 1.1, False, "MB"),
-    ]  # fmt: skip
+        measure.entry(
+            "ig_memory_steps",
+            f"vit_mini, {sizes[1][1]} steps against {sizes[0][1]}",
+            [(mega[1], mega[0])],
+            1.1,
+            False,
+            "MB",
+            **also,
+        ),
+        measure.entry(
+            "ig_memory_images",
+            f"vit_mini, {sizes[2][0]} images against {sizes[0][0]}",
+            [(mega[2], mega[0])],
+            1.1,
+            False,
+            "MB",
+        ),
+    ]
 
 
 def ig_adaptive(where: torch.device, tiny: bool) -> list[Entry]:
     model = models.build("vit_mini", 10, "course", keep_head=True).to(where)
-    images = data.load("shapes10" if tiny else "auto", "test").images[: 2 if tiny else 16].contiguous()
+    images = (
+        data.load("shapes10" if tiny else "auto", "test").images[: 2 if tiny else 16].contiguous()
+    )
     kept: dict[str, torch.Tensor] = {}
 
     def run(name: str, steps: int | None) -> None:
@@ -233,7 +305,9 @@ def data_share(where: torch.device, tiny: bool) -> list[Entry]:
         images, generator = _images(len(targets), 32).to(where), torch.Generator().manual_seed(0)
 
         def prepare(model=model, images=images, generator=generator) -> torch.Tensor:
-            return data.preprocess(data.augment(images, generator), model.input_size, model.mean, model.std)
+            return data.preprocess(
+                data.augment(images, generator), model.input_size, model.mean, model.std
+            )
 
         def step(model=model, optimizer=optimizer, targets=targets, prepare=prepare) -> None:
             optimizer.zero_grad(set_to_none=True)
@@ -242,36 +316,64 @@ def data_share(where: torch.device, tiny: bool) -> list[Entry]:
 
         pairs = measure.compare(prepare, step, where, 1 if tiny else 5)
         top = 0.05 if where.type == "cuda" else 0.1
-        found.append(measure.entry("data_share", f"{arch}, batch {len(targets)}: preparing against the whole step", pairs, top, False))  # fmt: skip
+        found.append(
+            measure.entry(
+                "data_share",
+                f"{arch}, batch {len(targets)}: preparing against the whole step",
+                pairs,
+                top,
+                False,
+            )
+        )
     return [max(found, key=lambda entry: entry["ratio"])]
 
 
 CASES: dict[str, Callable[[torch.device, bool], list[Entry]]] = {
-    "input": input_, "evaluation": evaluation, "gradcam": gradcam, "ig_memory": ig_memory, "ig_adaptive": ig_adaptive,
-    "lrp_b1": partial(lrp_, batch=1), "lrp_b8": partial(lrp_, batch=8), "attention": attention_, "data_share": data_share,
-}  # fmt: skip
+    "input": input_,
+    "evaluation": evaluation,
+    "gradcam": gradcam,
+    "ig_memory": ig_memory,
+    "ig_adaptive": ig_adaptive,
+    "lrp_b1": partial(lrp_, batch=1),
+    "lrp_b8": partial(lrp_, batch=8),
+    "attention": attention_,
+    "data_share": data_share,
+}
 
 
-def run(device: str | None = None, only: str | None = None, tiny: bool = False, file: Path = FILE) -> list[Entry]:  # fmt: skip
+def run(
+    device: str | None = None, only: str | None = None, tiny: bool = False, file: Path = FILE
+) -> list[Entry]:
     """Measure the cases (those whose name starts with `only`) and write `file`; all its entries.
 
     What `only` leaves out stays in the file as it was. tiny: sizes for tests, whose ratios mean
     nothing. Raises ValueError for an unknown name.
     """
-    chosen = {name: case for name, case in CASES.items() if not only or name.startswith(only) or only.startswith(name)}  # fmt: skip
+    chosen = {
+        name: case
+        for name, case in CASES.items()
+        if not only or name.startswith(only) or only.startswith(name)
+    }
     if not chosen:
-        raise ValueError(f"There is nothing called {only!r} to measure: use one of {', '.join(CASES)}.")
+        raise ValueError(
+            f"There is nothing called {only!r} to measure: use one of {', '.join(CASES)}."
+        )
     where, before = env.device(device or "cpu"), torch.get_num_threads()
     label = torch.cuda.get_device_name() if where.type == "cuda" else "CPU, 1 thread"
-    kept = {e["name"]: e for e in json.loads(file.read_text("utf-8"))} if only and file.exists() else {}
+    kept = (
+        {e["name"]: e for e in json.loads(file.read_text("utf-8"))}
+        if only and file.exists()
+        else {}
+    )
     torch.set_num_threads(1)
     try:
         for case in chosen.values():
             for entry in case(where, tiny):
                 print(
                     f"{entry['name']:17}{entry['ratio']:7.2f}  {entry['bound']} {entry['target']:<5}"
-                    f"{'holds' if entry['holds'] else 'MISSED'}  {entry['also'] or ''}", flush=True,
-                )  # fmt: skip
+                    f"{'holds' if entry['holds'] else 'MISSED'}  {entry['also'] or ''}",
+                    flush=True,
+                )
                 kept[entry["name"]] = entry | {"device": label}
     finally:
         torch.set_num_threads(before)

@@ -38,13 +38,19 @@ BUDGETS = {"ig": 30, "lrp": 4, "attention": 4, "iav": 4}  # seconds for 2,500 im
 
 def peak(where: torch.device, n: int = 8192) -> float:
     """Operations a second of one bfloat16 product (n, n) x (n, n), best of ten; float32 on a CPU."""
-    a = torch.randn(n, n, device=where, dtype=torch.bfloat16 if where.type == "cuda" else torch.float32)
+    a = torch.randn(
+        n, n, device=where, dtype=torch.bfloat16 if where.type == "cuda" else torch.float32
+    )
     measure.seconds(lambda: a @ a, where)
     return 2 * n**3 / min(measure.seconds(lambda: a @ a, where) for _ in range(10))
 
 
 def _size(tiny: bool) -> Profile:
-    return replace(env.profile("smoke"), n_train=40, n_val=10, n_test=4) if tiny else env.profile("paper")
+    return (
+        replace(env.profile("smoke"), n_train=40, n_val=10, n_test=4)
+        if tiny
+        else env.profile("paper")
+    )
 
 
 def _model(arch: str, n_classes: int) -> nn.Module:
@@ -73,15 +79,28 @@ def _train(kind: str, tiny: bool) -> dict:
         history = train.fit(model, parts.train, parts.val, recipe, Path(folder))
     largest = measure.held(True, where)
     return {
-        "arch": arch, "weights": model.provenance, "data": parts.train.source, "seconds": history.seconds,
-        "images": recipe.epochs * len(parts.train), "bytes": largest, "accuracy": max(history.val_accuracy),
+        "arch": arch,
+        "weights": model.provenance,
+        "data": parts.train.source,
+        "seconds": history.seconds,
+        "images": recipe.epochs * len(parts.train),
+        "bytes": largest,
+        "accuracy": max(history.val_accuracy),
         "flops": _step_flops(model, 4, where),
-    }  # fmt: skip
+    }
 
 
 def recipe(where: torch.device, tiny: bool, kind: str) -> list[Entry]:
     """Fine-tuning as in the paper, in a fresh process: seconds in all, and the share of the peak."""
-    words = [sys.executable, "-m", "utils.bench", "gpu", "--case", kind, *(["--tiny"] if tiny else [])]
+    words = [
+        sys.executable,
+        "-m",
+        "utils.bench",
+        "gpu",
+        "--case",
+        kind,
+        *(["--tiny"] if tiny else []),
+    ]
     begun = time.perf_counter()
     done = subprocess.run(words, cwd=env.ROOT, capture_output=True, text=True)
     wall = time.perf_counter() - begun
@@ -91,12 +110,26 @@ def recipe(where: torch.device, tiny: bool, kind: str) -> list[Entry]:
     limit, share = LIMITS[kind]
     facts = {key: told[key] for key in ("arch", "weights", "data", "accuracy")}
     facts |= {"images_per_second": told["images"] / told["seconds"], "peak_mb": told["bytes"] / 1e6}
-    speed, top = told["flops"] * told["images"] / told["seconds"], peak(where, 512 if tiny else 8192)
+    speed, top = (
+        told["flops"] * told["images"] / told["seconds"],
+        peak(where, 512 if tiny else 8192),
+    )
     what = f"{told['arch']}, paper recipe, {told['images']:,} images seen"
     return [
-        measure.entry(f"{kind}_recipe", f"{what}: seconds in a fresh process", [(wall, limit)], 1, False) | facts,
-        measure.entry(f"{kind}_share", f"{what}: operations a second against one large product", [(top, speed)], share, True, "operations/s") | facts,
-    ]  # fmt: skip
+        measure.entry(
+            f"{kind}_recipe", f"{what}: seconds in a fresh process", [(wall, limit)], 1, False
+        )
+        | facts,
+        measure.entry(
+            f"{kind}_share",
+            f"{what}: operations a second against one large product",
+            [(top, speed)],
+            share,
+            True,
+            "operations/s",
+        )
+        | facts,
+    ]
 
 
 def _work(name: str, model: nn.Module) -> Callable[[torch.Tensor], object]:
@@ -128,7 +161,11 @@ def explaining(where: torch.device, tiny: bool, name: str) -> list[Entry]:
         torch.cuda.reset_peak_memory_stats()
     took = measure.seconds(lambda: work(images), where)
     what = f"{name} of {len(images):,} images at {model.input_size} px, {chosen.vit}"
-    facts = {"arch": chosen.vit, "weights": model.provenance, "peak_mb": measure.held(True, where) / 1e6}
+    facts = {
+        "arch": chosen.vit,
+        "weights": model.provenance,
+        "peak_mb": measure.held(True, where) / 1e6,
+    }
     return [measure.entry(name, what, [(took, BUDGETS[name])], 1, False) | facts]
 
 
@@ -145,14 +182,21 @@ def run(only: str | None = None, tiny: bool = False, file: Path = FILE) -> list[
     where there is no GPU.
     """
     if only and only not in CASES:
-        raise ValueError(f"There is nothing called {only!r} to measure: use one of {', '.join(CASES)}.")
+        raise ValueError(
+            f"There is nothing called {only!r} to measure: use one of {', '.join(CASES)}."
+        )
     where = env.device()
     if where.type != "cuda" and not tiny:
-        raise RuntimeError("There is no GPU here: python -m utils.bench measures what a CPU can tell.")
+        raise RuntimeError(
+            "There is no GPU here: python -m utils.bench measures what a CPU can tell."
+        )
     kept = {e["name"]: e for e in json.loads(file.read_text("utf-8"))} if file.exists() else {}
     for name in [only] if only else CASES:
         for entry in CASES[name](where, tiny):
-            print(f"{entry['name']:12}{entry['ours']:10.4g} of {entry['peer']:<10.4g}{entry['unit']:14}{'holds' if entry['holds'] else 'MISSED'}", flush=True)  # fmt: skip
+            print(
+                f"{entry['name']:12}{entry['ours']:10.4g} of {entry['peer']:<10.4g}{entry['unit']:14}{'holds' if entry['holds'] else 'MISSED'}",
+                flush=True,
+            )
             kept[entry["name"]] = entry | {"device": env.device_name(), "command": COMMAND}
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(list(kept.values()), indent=1) + "\n", "utf-8")
@@ -167,6 +211,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args(arguments)
     try:
-        print(json.dumps(_train(asked.case, asked.tiny))) if asked.case else run(asked.only, asked.tiny)
+        print(json.dumps(_train(asked.case, asked.tiny))) if asked.case else run(
+            asked.only, asked.tiny
+        )
     except (ValueError, RuntimeError) as error:
         sys.exit(str(error))

@@ -35,21 +35,36 @@ def compare(ours: Work, peer: Work, where: torch.device, repeats: int) -> list[t
 
 
 def entry(
-    name: str, what: str, pairs: list[tuple[float, float]], target: float, faster: bool,
-    unit: str = "seconds", **also: tuple[float, float],
-) -> Entry:  # fmt: skip
+    name: str,
+    what: str,
+    pairs: list[tuple[float, float]],
+    target: float,
+    faster: bool,
+    unit: str = "seconds",
+    **also: tuple[float, float],
+) -> Entry:
     """One record. faster: ratio is peer / ours, at least `target`; else ours / peer, at most that.
 
     also: further conditions, each (value, limit), to be at most the limit.
     """
     ratios = [peer / ours if faster else ours / peer for ours, peer in pairs]
     ours, peer, ratio = (statistics.median(v) for v in (*zip(*pairs, strict=True), ratios))
-    holds = (ratio >= target if faster else ratio <= target) and all(v <= top for v, top in also.values())
+    holds = (ratio >= target if faster else ratio <= target) and all(
+        v <= top for v, top in also.values()
+    )
     return {
-        "name": name, "what": what, "ours": ours, "peer": peer, "ratio": ratio, "spread": [min(ratios), max(ratios)],
-        "target": target, "bound": "at least" if faster else "at most", "holds": bool(holds), "unit": unit,
+        "name": name,
+        "what": what,
+        "ours": ours,
+        "peer": peer,
+        "ratio": ratio,
+        "spread": [min(ratios), max(ratios)],
+        "target": target,
+        "bound": "at least" if faster else "at most",
+        "holds": bool(holds),
+        "unit": unit,
         "also": {key: list(value) for key, value in also.items()},
-    }  # fmt: skip
+    }
 
 
 class _Flops(TorchDispatchMode):
@@ -57,7 +72,9 @@ class _Flops(TorchDispatchMode):
 
     total = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
         out = func(*args, **(kwargs or {}))
         count = flop_registry.get(func._overloadpacket)
         self.total += count(*args, **(kwargs or {}), out_val=out) if count else 0

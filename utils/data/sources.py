@@ -87,4 +87,4 @@ def splits(chosen: Profile | None = None, stratify: bool = True) -> Splits:
     return Splits(
         pool.subset(train_at), pool.subset(val_at), test.subset(test_at),
         {"train": train_at, "val": val_at, "test": test_at},
-    )  # fmt: skip
+    )

@@ -66,9 +66,12 @@ def row_name(model: nn.Module) -> str:
 
 
 def collect(
-    model: nn.Module, images: torch.Tensor, rows: str = "cls", chunk: int = 32,
+    model: nn.Module,
+    images: torch.Tensor,
+    rows: str = "cls",
+    chunk: int = 32,
     keep: Callable[[torch.Tensor], torch.Tensor] | None = None,
-) -> torch.Tensor:  # fmt: skip
+) -> torch.Tensor:
     """maps() of many images, uint8 (N, 3, h, w), `chunk` at a time: (N, L, heads, T) on the CPU.
 
     Only the result is kept, in 32-bit numbers and allocated once: 284 MB for 2,500 images of a
@@ -80,7 +83,9 @@ def collect(
     parameter, found = next(model.parameters()), None
 
     def some(part: slice, _: int) -> torch.Tensor:
-        x = data.preprocess(images[part].to(parameter.device), model.input_size, model.mean, model.std)
+        x = data.preprocess(
+            images[part].to(parameter.device), model.input_size, model.mean, model.std
+        )
         taken = maps(model, x.to(parameter.dtype), rows)
         return taken if keep is None else keep(taken)
 
@@ -104,7 +109,10 @@ def with_gradients(
     modules = [block.attn for block in vit.blocks(model)]
     fused = [attn.fused_attn for attn in modules]
     found: list[torch.Tensor] = []
-    hooks = [a.attn_drop.register_forward_pre_hook(lambda _, given: found.append(given[0])) for a in modules]
+    hooks = [
+        a.attn_drop.register_forward_pre_hook(lambda _, given: found.append(given[0]))
+        for a in modules
+    ]
     try:
         for attn in modules:
             attn.fused_attn = False

@@ -41,10 +41,16 @@ def layers(model: nn.Module) -> list[str]:
     if kind(model) == "vit":
         return [f"blocks.{i}.norm1" for i in range(len(model.blocks))]
     if hasattr(model, "layer4"):
-        return [f"layer{s}.{i}" for s in range(1, 5) for i in range(len(getattr(model, f"layer{s}")))]
+        return [
+            f"layer{s}.{i}" for s in range(1, 5) for i in range(len(getattr(model, f"layer{s}")))
+        ]
     if hasattr(model, "feature_info"):
         return [stage["module"] for stage in model.feature_info]
-    found = [f"features.{i}" for i, m in enumerate(getattr(model, "features", [])) if isinstance(m, nn.ReLU)]
+    found = [
+        f"features.{i}"
+        for i, m in enumerate(getattr(model, "features", []))
+        if isinstance(m, nn.ReLU)
+    ]
     if not found:
         raise ValueError(
             f"Grad-CAM does not know the layers of {type(model).__name__}: use a timm model or AlexNet."
@@ -82,7 +88,9 @@ def smoothgrad(
     does not depend on which images are explained with it.
     """
     if samples < 1 or sigma < 0:
-        raise ValueError(f"SmoothGrad needs samples >= 1 and sigma >= 0, not {samples} and {sigma}.")
+        raise ValueError(
+            f"SmoothGrad needs samples >= 1 and sigma >= 0, not {samples} and {sigma}."
+        )
     generator = torch.Generator().manual_seed(seed)
     scale = sigma * (x.amax((1, 2, 3), True) - x.amin((1, 2, 3), True))
     noise = torch.randn(samples, *x.shape[1:], generator=generator)
@@ -126,18 +134,24 @@ def gradcam(model: nn.Module, x: torch.Tensor, targets: Targets, layer: str | No
             t[:, model.num_prefix_tokens :].transpose(1, 2).unflatten(2, rows_columns)
             for t in (activation, gradient)
         )
-    width = {stage["module"]: stage["num_chs"] for stage in getattr(model, "feature_info", ())}.get(name)
+    width = {stage["module"]: stage["num_chs"] for stage in getattr(model, "feature_info", ())}.get(
+        name
+    )
     if width == activation.shape[-1] != activation.shape[1]:  # Swin and others keep channels last
         activation, gradient = activation.movedim(-1, 1), gradient.movedim(-1, 1)
     return (gradient.mean((2, 3), keepdim=True) * activation).sum(1).relu()
 
 
-def relevance(model: nn.Module, x: torch.Tensor, targets: torch.Tensor, start_layer: int) -> torch.Tensor:
+def relevance(
+    model: nn.Module, x: torch.Tensor, targets: torch.Tensor, start_layer: int
+) -> torch.Tensor:
     if kind(model) == "vit":
         heat = lrp.transformer_attribution(model, x, targets, start_layer)
         return heat.unflatten(1, model.patch_embed.grid_size)
     if start_layer:
-        raise ValueError("LRP's start_layer is for Vision Transformers only: leave it at 0 for a CNN.")
+        raise ValueError(
+            "LRP's start_layer is for Vision Transformers only: leave it at 0 for a CNN."
+        )
     return lrp.resnet_relevance(model, x, targets).sum(1)
 
 
@@ -171,12 +185,21 @@ def _baseline(x: torch.Tensor, model: nn.Module, name: str) -> torch.Tensor:
         raise ValueError(f"There is no baseline {name!r}: use one of {', '.join(BASELINES)}.")
     if name == "blur":
         return data.blur(x, x.shape[-1] / 8)
-    black = torch.tensor([-m / s for m, s in zip(model.mean, model.std, strict=True)]).to(x).view(1, 3, 1, 1)
+    black = (
+        torch.tensor([-m / s for m, s in zip(model.mean, model.std, strict=True)])
+        .to(x)
+        .view(1, 3, 1, 1)
+    )
     return (black if name == "black" else torch.zeros_like(black)).expand_as(x)
 
 
 def path_integral(
-    model: nn.Module, x: torch.Tensor, targets: torch.Tensor, steps: int | None, baseline: str, batch: int
+    model: nn.Module,
+    x: torch.Tensor,
+    targets: torch.Tensor,
+    steps: int | None,
+    baseline: str,
+    batch: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Attributions (b, H, W), completeness error, F(x) - F(x') and steps, each (b,)."""
     if steps is not None and steps < 1:
@@ -189,8 +212,12 @@ def path_integral(
     left, n = torch.arange(len(x), device=x.device), steps or STEPS[0]
     while len(left):
         found = IntegratedGradients(model).attribute(
-            x[left], start[left], target=targets[left], n_steps=n, internal_batch_size=max(batch, len(left))
-        )  # fmt: skip
+            x[left],
+            start[left],
+            target=targets[left],
+            n_steps=n,
+            internal_batch_size=max(batch, len(left)),
+        )
         heat[left], taken[left] = found.detach().sum(1).to(heat), n
         error = (heat.sum((1, 2)) - difference).abs()
         left = left[error[left] > TOLERANCE * difference[left].abs()]

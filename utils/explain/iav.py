@@ -29,7 +29,9 @@ from .methods import METHODS, inputs, kind
 def _centred(x: torch.Tensor) -> torch.Tensor:
     """x minus its mean over the last axis; a constant map becomes exactly zero, not rounding noise."""
     away = x - x.mean(-1, keepdim=True)
-    return torch.where(away.norm(dim=-1, keepdim=True) > 1e-6 * x.norm(dim=-1, keepdim=True), away, 0)
+    return torch.where(
+        away.norm(dim=-1, keepdim=True) > 1e-6 * x.norm(dim=-1, keepdim=True), away, 0
+    )
 
 
 def _ranks(x: torch.Tensor) -> torch.Tensor:
@@ -59,7 +61,9 @@ def similarity_of(a: torch.Tensor, b: torch.Tensor, similarity: str = "cosine") 
     similarity.
     """
     if similarity not in SIMILARITIES:
-        raise ValueError(f"There is no similarity {similarity!r}: use one of {', '.join(SIMILARITIES)}.")
+        raise ValueError(
+            f"There is no similarity {similarity!r}: use one of {', '.join(SIMILARITIES)}."
+        )
     return SIMILARITIES[similarity](a, b)
 
 
@@ -85,9 +89,14 @@ def to_grid(heatmaps: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
 
 
 def attributions(
-    model: nn.Module, images: torch.Tensor, attribution: str = "smoothgrad", targets: Targets = None,
-    chunk: int = 32, progress: bool = False, **options: Any,
-) -> torch.Tensor:  # fmt: skip
+    model: nn.Module,
+    images: torch.Tensor,
+    attribution: str = "smoothgrad",
+    targets: Targets = None,
+    chunk: int = 32,
+    progress: bool = False,
+    **options: Any,
+) -> torch.Tensor:
     """An attribution on the model's patch grid: uint8 (B, 3, h, w) -> float32 (B, rows, columns), CPU.
 
     The method's map at its own resolution, absolute, averaged over each patch. attribution: a name
@@ -96,7 +105,9 @@ def attributions(
     """
     if attribution not in METHODS or kind(model) not in METHODS[attribution].works_on:
         fits = ", ".join(name for name, how in METHODS.items() if kind(model) in how.works_on)
-        raise ValueError(f"There is no attribution {attribution!r} for this model: use one of {fits}.")
+        raise ValueError(
+            f"There is no attribution {attribution!r} for this model: use one of {fits}."
+        )
     how = METHODS[attribution]
     options, prepared = how.with_defaults(options), inputs(model, images, targets)
     with evaluating(model), torch.enable_grad(), _bar(len(images), attribution, progress) as bar:
@@ -123,17 +134,25 @@ def attention_rows(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 def _grid(model: nn.Module) -> tuple[int, int]:
     if not hasattr(model, "patch_embed"):
-        raise ValueError(f"{type(model).__name__} has no patches to compare on: use a Vision Transformer.")
+        raise ValueError(
+            f"{type(model).__name__} has no patches to compare on: use a Vision Transformer."
+        )
     return model.patch_embed.grid_size
 
 
 def _bar(n: int, words: str, progress: bool) -> tqdm:
-    return tqdm(total=n, desc=words.replace("_", " "), unit="img", disable=not progress, mininterval=1.0)
+    return tqdm(
+        total=n, desc=words.replace("_", " "), unit="img", disable=not progress, mininterval=1.0
+    )
 
 
 def _of_rows(
-    model: nn.Module, images: torch.Tensor, chunk: int, progress: bool, make: Callable[[torch.Tensor, slice], torch.Tensor]
-) -> torch.Tensor:  # fmt: skip
+    model: nn.Module,
+    images: torch.Tensor,
+    chunk: int,
+    progress: bool,
+    make: Callable[[torch.Tensor, slice], torch.Tensor],
+) -> torch.Tensor:
     """What `make` makes of the attention rows (b, L, heads, patches) of each slice of the images, joined."""
     parameter = next(model.parameters())
     with _bar(len(images), "attention", progress) as bar:
@@ -152,9 +171,15 @@ def _of_rows(
 
 
 def ia_scores(
-    model: nn.Module, images: torch.Tensor, attribution: str | torch.Tensor = "smoothgrad", similarity: str = "cosine",
-    targets: Targets = None, chunk: int = 32, progress: bool = False, **options: Any,
-) -> torch.Tensor:  # fmt: skip
+    model: nn.Module,
+    images: torch.Tensor,
+    attribution: str | torch.Tensor = "smoothgrad",
+    similarity: str = "cosine",
+    targets: Targets = None,
+    chunk: int = 32,
+    progress: bool = False,
+    **options: Any,
+) -> torch.Tensor:
     """Agreement of every head's attention with the attribution: float32 (B, L, heads), CPU.
 
     images: uint8 (B, 3, h, w). attribution: as in attributions(), or maps (B, h', w') of any size,
@@ -165,7 +190,9 @@ def ia_scores(
     """
     grid = _grid(model)
     if similarity not in SIMILARITIES:  # before the slow part
-        raise ValueError(f"There is no similarity {similarity!r}: use one of {', '.join(SIMILARITIES)}.")
+        raise ValueError(
+            f"There is no similarity {similarity!r}: use one of {', '.join(SIMILARITIES)}."
+        )
     if isinstance(attribution, str):
         found = attributions(model, images, attribution, targets, chunk, progress, **options)
     elif attribution.ndim != 3 or len(attribution) != len(images):

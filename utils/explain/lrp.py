@@ -26,11 +26,19 @@ from .attention import plus_identity, read_row
 from .lrp_resnet import resnet_relevance
 
 __all__ = [
-    "RelevanceTrace", "linear_rule", "matmul_rule", "relevance", "relevance_rollout",
-    "resnet_relevance", "sum_rule", "transformer_attribution",
-]  # fmt: skip
+    "RelevanceTrace",
+    "linear_rule",
+    "matmul_rule",
+    "relevance",
+    "relevance_rollout",
+    "resnet_relevance",
+    "sum_rule",
+    "transformer_attribution",
+]
 
-EPS = 1e-12  # keeps quotients finite; the published 1e-9 would lose 3e-9 of the relevance in 3 blocks
+EPS = (
+    1e-12  # keeps quotients finite; the published 1e-9 would lose 3e-9 of the relevance in 3 blocks
+)
 EPS_SUM = 1e-9  # as published: where residual sums nearly cancel, its size shows in the result
 
 
@@ -68,13 +76,17 @@ def linear_rule(
     return x * (s @ weight) + size * (s @ sizes)
 
 
-def matmul_rule(a: torch.Tensor, b: torch.Tensor, r: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def matmul_rule(
+    a: torch.Tensor, b: torch.Tensor, r: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Half of r to each factor of a @ b, in proportion to its part in each product."""
     s = _ratio(r, a @ b)
     return a * (s @ b.transpose(-2, -1)) / 2, b * (a.transpose(-2, -1) @ s) / 2
 
 
-def sum_rule(a: torch.Tensor, b: torch.Tensor, r: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def sum_rule(
+    a: torch.Tensor, b: torch.Tensor, r: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Split r in proportion to a and b, then rescale each part so that nothing explodes.
 
     Where a + b nearly cancels, both parts are huge with opposite signs; the rescaling (section
@@ -102,18 +114,31 @@ def mean_rule(x: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
 Saved = tuple[torch.Tensor, ...]
 NORMS = (nn.LayerNorm, LayerNorm, RmsNorm, nn.Identity)
 PARTS: dict[str, tuple[type[nn.Module], ...]] = {
-    "": (Block,), "attn": (Attention,), "mlp": (Mlp,), "mlp.act": (nn.GELU, GELU, GELUTanh, QuickGELU, nn.ReLU),
+    "": (Block,),
+    "attn": (Attention,),
+    "mlp": (Mlp,),
+    "mlp.act": (nn.GELU, GELU, GELUTanh, QuickGELU, nn.ReLU),
     **dict.fromkeys(("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"), (nn.Linear,)),
-    **dict.fromkeys(("norm1", "norm2", "attn.q_norm", "attn.k_norm", "attn.norm", "mlp.norm"), NORMS),
+    **dict.fromkeys(
+        ("norm1", "norm2", "attn.q_norm", "attn.k_norm", "attn.norm", "mlp.norm"), NORMS
+    ),
     **dict.fromkeys(("ls1", "ls2"), (LayerScale, nn.Identity)),
-}  # fmt: skip
-IDLE = ("drop", "attn.attn_drop", "attn.proj_drop", "mlp.drop1", "mlp.drop2")  # nothing, in eval mode
+}
+IDLE = (
+    "drop",
+    "attn.attn_drop",
+    "attn.proj_drop",
+    "mlp.drop1",
+    "mlp.drop2",
+)  # nothing, in eval mode
 
 
 def _check_vit(model: nn.Module) -> None:
     """ValueError, naming the part, for anything that the rules above do not cover."""
     if type(model) not in (VisionTransformer, VisionTransformerDistilled):
-        raise ValueError(f"Relevance for {type(model).__name__} is not known: {vit.REMEDY}, or resnet34.")
+        raise ValueError(
+            f"Relevance for {type(model).__name__} is not known: {vit.REMEDY}, or resnet34."
+        )
     odd = [f"{model.global_pool!r} pooling"] * (model.global_pool not in ("token", "avg"))
     for name, part in (("norm", model.norm), ("fc_norm", model.fc_norm)):
         odd += [f"{type(part).__name__} as {name}"] * (type(part) not in NORMS)
@@ -149,14 +174,20 @@ def _block_forward(block: Block, x: torch.Tensor) -> tuple[torch.Tensor, Saved]:
     return middle + added, (*saved, middle, normed2, wide, hidden, narrow, added)
 
 
-def _layer_rule(layer: nn.Linear, x: torch.Tensor, out: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+def _layer_rule(
+    layer: nn.Linear, x: torch.Tensor, out: torch.Tensor, r: torch.Tensor
+) -> torch.Tensor:
     """linear_rule, sparing the product that the forward pass found: out = layer(x)."""
     return linear_rule(layer.weight, x, r, out if layer.bias is None else out - layer.bias)
 
 
-def _block_relevance(block: Block, saved: Saved, r: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _block_relevance(
+    block: Block, saved: Saved, r: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Relevance (B, T, D) of the block's output -> that of its input, and attn_cam (B, H, T, T)."""
-    x, normed, qkv, q, k, v, weights, joined, projected, attended, *of_mlp = (t.detach() for t in saved)
+    x, normed, qkv, q, k, v, weights, joined, projected, attended, *of_mlp = (
+        t.detach() for t in saved
+    )
     middle, normed2, wide, hidden, narrow, added = of_mlp
     attn, mlp = block.attn, block.mlp
     past, through = sum_rule(middle, added, r)
@@ -172,7 +203,9 @@ def _block_relevance(block: Block, saved: Saved, r: torch.Tensor) -> tuple[torch
     return past + _layer_rule(attn.qkv, normed, qkv, r_qkv), cam
 
 
-def _read_out(model: nn.Module, normed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _read_out(
+    model: nn.Module, normed: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Normed tokens (B, T, D) -> the head's features (B, F), its weight (C, F) and logits (B, C).
 
     The two heads of a distilled DeiT, whose logits are averaged, are one head on both tokens.
@@ -180,7 +213,11 @@ def _read_out(model: nn.Module, normed: torch.Tensor) -> tuple[torch.Tensor, tor
     if type(model) is VisionTransformerDistilled:
         features = normed[:, :2].flatten(1)
         weight = torch.cat([model.head.weight, model.head_dist.weight], 1) / 2
-        return features, weight, F.linear(features, weight, (model.head.bias + model.head_dist.bias) / 2)
+        return (
+            features,
+            weight,
+            F.linear(features, weight, (model.head.bias + model.head_dist.bias) / 2),
+        )
     features = model.fc_norm(normed[:, vit.tokens(model).read].mean(1))
     return features, model.head.weight, model.head(features)
 
@@ -237,7 +274,9 @@ def relevance(
                 r, cam = _block_relevance(block, tape.pop(), r)
                 cams.insert(0, cam)
                 sums.insert(0, r.sum((1, 2)))
-    return RelevanceTrace(torch.stack(cams, 1), torch.stack(grads, 1), torch.stack(sums, 1), r, chosen)
+    return RelevanceTrace(
+        torch.stack(cams, 1), torch.stack(grads, 1), torch.stack(sums, 1), r, chosen
+    )
 
 
 def transformer_attribution(

@@ -40,7 +40,9 @@ def _pull(operation: Map, x: torch.Tensor, r: torch.Tensor, quotient: bool = Tru
 
 def _like(conv: nn.Conv2d, weight: torch.Tensor, bias: torch.Tensor | None) -> Map:
     """The same convolution with other parameters."""
-    return lambda x: F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+    return lambda x: F.conv2d(
+        x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups
+    )
 
 
 def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Map, Map]:
@@ -57,9 +59,15 @@ def _check_resnet(model: nn.Module) -> list[nn.Module]:
         raise ValueError(f"Relevance for {name} is not known: {REMEDY}.")
     blocks = [block for i in range(1, 5) for block in getattr(model, f"layer{i}")]
     odd = [type(b).__name__ for b in blocks if not isinstance(b, BLOCKS)]
-    odd += [type(m).__name__ for m in model.modules() if not any(m.children()) and not isinstance(m, LEAVES)]
+    odd += [
+        type(m).__name__
+        for m in model.modules()
+        if not any(m.children()) and not isinstance(m, LEAVES)
+    ]
     odd += ["a stem of several layers"] * (not isinstance(model.conv1, nn.Conv2d))
-    odd += ["a pooled shortcut"] * any(b.downsample is not None and len(b.downsample) != 2 for b in blocks)
+    odd += ["a pooled shortcut"] * any(
+        b.downsample is not None and len(b.downsample) != 2 for b in blocks
+    )
     pooling = getattr(getattr(model, "global_pool", None), "pool_type", "avg")
     odd += [f"{pooling!r} pooling"] * (pooling != "avg")
     if odd:
@@ -106,4 +114,6 @@ def resnet_relevance(model: nn.Module, x: torch.Tensor, targets: Targets = None)
             r = h * _pull(one, h, r)
             r = r + (shortcut * s if short is None else h * _pull(short, h, shortcut * s))
         r = _pull(model.maxpool, first, r, quotient=False)
-        return _pull(_like(model.conv1, torch.ones_like(model.conv1.weight), None), torch.ones_like(x), r)
+        return _pull(
+            _like(model.conv1, torch.ones_like(model.conv1.weight), None), torch.ones_like(x), r
+        )

@@ -42,7 +42,9 @@ class Method:
     signed: bool = False  # maps can be negative: evidence against the target
     options: dict[str, Any] = field(default_factory=dict)  # names and defaults
     chunk: int = 32  # images at once, unless the caller says otherwise
-    predicts: bool = False  # run takes targets None and finds the predicted class in its own forward
+    predicts: bool = (
+        False  # run takes targets None and finds the predicted class in its own forward
+    )
     repeats: bool = False  # feeds copies of each image; run gets batch=chunk to bound those too
 
     def with_defaults(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -70,21 +72,63 @@ METHODS: dict[str, Method] = {
     for method in (
         Method("saliency", "Saliency", gradients.saliency, predicts=True),
         Method(
-            "smoothgrad", "SmoothGrad", gradients.smoothgrad,
-            options=dict(samples=25, sigma=0.15, seed=0), repeats=True,
+            "smoothgrad",
+            "SmoothGrad",
+            gradients.smoothgrad,
+            options=dict(samples=25, sigma=0.15, seed=0),
+            repeats=True,
         ),
         Method(
-            "integrated_gradients", "Integrated Gradients",
+            "integrated_gradients",
+            "Integrated Gradients",
             lambda *inputs, **options: gradients.path_integral(*inputs, **options)[0],
-            signed=True, options=dict(steps=None, baseline="black"), repeats=True,
+            signed=True,
+            options=dict(steps=None, baseline="black"),
+            repeats=True,
         ),
-        Method("gradcam", "Grad-CAM", gradients.gradcam, options=dict(layer=None), chunk=64, predicts=True),
-        Method("lrp", "LRP", gradients.relevance, signed=True, options=dict(start_layer=0), chunk=8, predicts=True),
-        Method("attention", "Attention", gradients.raw_attention, frozenset({"vit"}), options=dict(block=-1, head=None), predicts=True),
-        Method("attention_rollout", "Attention rollout", gradients.rollout, frozenset({"vit"}), chunk=16, predicts=True),
-        Method("gradient_rollout", "Gradient rollout", gradients.gradient_rollout, frozenset({"vit"}), chunk=16, predicts=True),
+        Method(
+            "gradcam",
+            "Grad-CAM",
+            gradients.gradcam,
+            options=dict(layer=None),
+            chunk=64,
+            predicts=True,
+        ),
+        Method(
+            "lrp",
+            "LRP",
+            gradients.relevance,
+            signed=True,
+            options=dict(start_layer=0),
+            chunk=8,
+            predicts=True,
+        ),
+        Method(
+            "attention",
+            "Attention",
+            gradients.raw_attention,
+            frozenset({"vit"}),
+            options=dict(block=-1, head=None),
+            predicts=True,
+        ),
+        Method(
+            "attention_rollout",
+            "Attention rollout",
+            gradients.rollout,
+            frozenset({"vit"}),
+            chunk=16,
+            predicts=True,
+        ),
+        Method(
+            "gradient_rollout",
+            "Gradient rollout",
+            gradients.gradient_rollout,
+            frozenset({"vit"}),
+            chunk=16,
+            predicts=True,
+        ),
     )
-}  # fmt: skip
+}
 
 
 # ---------------------------------------------------------------- the one signature
@@ -127,9 +171,13 @@ def inputs(
 
 
 def explain(
-    model: nn.Module, images: torch.Tensor, targets: Targets = None,
-    method: str = "gradcam", chunk: int | None = None, **options: Any,
-) -> torch.Tensor:  # fmt: skip
+    model: nn.Module,
+    images: torch.Tensor,
+    targets: Targets = None,
+    method: str = "gradcam",
+    chunk: int | None = None,
+    **options: Any,
+) -> torch.Tensor:
     """A heatmap for each image: uint8 (B, 3, h, w) -> float32 (B, h, w) on the CPU.
 
     targets: a class for all, (B,) classes, or None for the predicted ones. method: a name in
@@ -156,9 +204,13 @@ def explain(
 
 
 def integrated_gradients(
-    model: nn.Module, images: torch.Tensor, targets: Targets = None,
-    steps: int | None = None, baseline: str = "black", chunk: int = 32,
-) -> IGResult:  # fmt: skip
+    model: nn.Module,
+    images: torch.Tensor,
+    targets: Targets = None,
+    steps: int | None = None,
+    baseline: str = "black",
+    chunk: int = 32,
+) -> IGResult:
     """Integrated Gradients (Sundararajan et al. 2017, section 3) with its completeness error.
 
     images: uint8 (B, 3, h, w). steps=None starts at 32 and doubles, up to 512, for the images
@@ -187,7 +239,9 @@ def blur_region(
     """
     top, left, bottom, right = box
     if not (0 <= top < bottom <= images.shape[-2] and 0 <= left < right <= images.shape[-1]):
-        raise ValueError(f"Box {box} does not lie in an image of {tuple(images.shape[-2:])} (rows, columns).")
+        raise ValueError(
+            f"Box {box} does not lie in an image of {tuple(images.shape[-2:])} (rows, columns)."
+        )
     changed = images.clone()
     changed[..., top:bottom, left:right] = data.blur(images, sigma or images.shape[-1] / 10)[
         ..., top:bottom, left:right

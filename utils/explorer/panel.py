@@ -55,15 +55,25 @@ class Panel:
             "block": slider(W.IntSlider, deepest, 1, deepest),
             "head": slider(W.IntSlider, 0, 0, heads),
             "steps": W.Dropdown(
-                options=[("until complete", None), *((str(n), n) for n in (8, 16, 32, 64, 128, 256))], index=0
+                options=[
+                    ("until complete", None),
+                    *((str(n), n) for n in (8, 16, 32, 64, 128, 256)),
+                ],
+                index=0,
             ),
             "baseline": W.Dropdown(options=list(BASELINES)),
-            "target": W.Dropdown(options=[("predicted", None), *((name, c) for c, name in classes)], index=0),
+            "target": W.Dropdown(
+                options=[("predicted", None), *((name, c) for c, name in classes)], index=0
+            ),
             "overlay": slider(W.FloatSlider, 0.75, min=0, max=1, step=0.05),
             "colour_scale": W.Dropdown(options=["per map", "shared"]),
             "region": W.Dropdown(options=[("keep", "none"), ("blur", "blur"), ("erase", "erase")]),
-            "rows": slider(W.IntRangeSlider, value=(height // 4, height * 3 // 4), min=0, max=height),
-            "columns": slider(W.IntRangeSlider, value=(width // 4, width * 3 // 4), min=0, max=width),
+            "rows": slider(
+                W.IntRangeSlider, value=(height // 4, height * 3 // 4), min=0, max=height
+            ),
+            "columns": slider(
+                W.IntRangeSlider, value=(width // 4, width * 3 // 4), min=0, max=width
+            ),
         }
         for name, knob in self.knobs.items():
             knob.description = name.replace("_", " ")
@@ -74,18 +84,41 @@ class Panel:
         self.knobs["head"].description = "head (0: mean)"
         self.knobs["predicted_class"].description = "predicted"
         self.upload = W.FileUpload(accept="image/*", multiple=True, description="upload images")
-        self.path = W.Text(description="or a path", continuous_update=False, placeholder="photos/cat.jpg")
+        self.path = W.Text(
+            description="or a path", continuous_update=False, placeholder="photos/cat.jpg"
+        )
         self.upload.observe(lambda change: self._own(uploads(change["new"])), names="value")
         self.path.observe(lambda change: self._own([change["new"].strip()]), names="value")
         self.picture = W.Image(format="png", layout=W.Layout(width="100%", max_width="720px"))
         self.status, self.numbers = W.Label(""), W.HTML("")
-        for name, widget in (("picture", self.picture), ("status", self.status), ("upload", self.upload)):
+        for name, widget in (
+            ("picture", self.picture),
+            ("status", self.status),
+            ("upload", self.upload),
+        ):
             widget.add_class(f"explorer-{name}")
         groups = {
-            "which image": ("images", "answers", "true_class", "predicted_class", "confidence", "image"),
-            "which explanation": ("models", "method", "layer", "start_layer", "block", "head", "steps", "baseline", "target"),
+            "which image": (
+                "images",
+                "answers",
+                "true_class",
+                "predicted_class",
+                "confidence",
+                "image",
+            ),
+            "which explanation": (
+                "models",
+                "method",
+                "layer",
+                "start_layer",
+                "block",
+                "head",
+                "steps",
+                "baseline",
+                "target",
+            ),
             "how it is drawn": ("overlay", "colour_scale", "region", "rows", "columns"),
-        }  # fmt: skip
+        }
         columns = [
             W.VBox([W.HTML(f"<b>{title}</b>"), *(self.knobs[name] for name in group)])
             for title, group in groups.items()
@@ -93,7 +126,8 @@ class Panel:
         columns[0].children += (W.HBox([self.upload]), self.path)
         controls = W.VBox(columns, layout=W.Layout(flex="0 0 300px"))
         shown = W.VBox(
-            [self.status, self.picture, self.numbers], layout=W.Layout(flex="1 1 380px", min_width="0")
+            [self.status, self.picture, self.numbers],
+            layout=W.Layout(flex="1 1 380px", min_width="0"),
         )
         self.box = W.HBox([controls, shown], layout=W.Layout(flex_flow="row wrap"))
         self._fit()
@@ -116,9 +150,16 @@ class Panel:
             }
         (top, bottom), (left, right) = k["rows"], k["columns"]
         return View(
-            self.list[k["image"]], k["models"], k["method"], tuple(sorted(options.items())), k["target"],
-            k["overlay"], k["colour_scale"] == "shared", k["region"], (top, left, bottom, right),
-        )  # fmt: skip
+            self.list[k["image"]],
+            k["models"],
+            k["method"],
+            tuple(sorted(options.items())),
+            k["target"],
+            k["overlay"],
+            k["colour_scale"] == "shared",
+            k["region"],
+            (top, left, bottom, right),
+        )
 
     def _options(self, method: str) -> list[str]:
         """The method's options that these models have in common and a control stands for."""
@@ -137,15 +178,21 @@ class Panel:
             if list(k["layer"].options) != names:
                 k["layer"].options, k["layer"].value = names, names[-1]
         self.list = explorer.kept(
-            k["models"].value, k["answers"].value, k["true_class"].value, k["predicted_class"].value,
+            k["models"].value,
+            k["answers"].value,
+            k["true_class"].value,
+            k["predicted_class"].value,
             k["confidence"].value,
-        )  # fmt: skip
+        )
         k["image"].value = min(k["image"].value, max(0, len(self.list) - 1))
         k["image"].max = max(0, len(self.list) - 1)
         own, region = k["images"].value == OWN, k["region"].value != "none"
         for name, size in zip(("rows", "columns"), explorer.images.shape[-2:], strict=True):
             _reach(k[name], size)
-        hidden = {n: n not in options for n in ("layer", "start_layer", "block", "head", "steps", "baseline")}
+        hidden = {
+            n: n not in options
+            for n in ("layer", "start_layer", "block", "head", "steps", "baseline")
+        }
         hidden |= dict.fromkeys(("answers", "true_class"), own) | dict.fromkeys(
             ("rows", "columns"), not region
         )
@@ -200,7 +247,9 @@ class Panel:
 
         def told(passes: int) -> None:
             if passes > 2 and mine == self._ticket:
-                loop.call_soon_threadsafe(setattr, self.status, "value", f"{name}: {passes} forward passes …")
+                loop.call_soon_threadsafe(
+                    setattr, self.status, "value", f"{name}: {passes} forward passes …"
+                )
 
         try:
             compute = partial(self.explorer.answers, view, lambda: mine == self._ticket, told)
@@ -220,10 +269,15 @@ class Panel:
             self.status.value = str(error)
             return
         measured = self.explorer.numbers(view)
-        rows = [f"<tr><td>{escape(model)}</td><td>{escape(metric)}</td><td>{value:.3f}</td></tr>"
-                for model, values in measured.items() for metric, value in values.items()]  # fmt: skip
+        rows = [
+            f"<tr><td>{escape(model)}</td><td>{escape(metric)}</td><td>{value:.3f}</td></tr>"
+            for model, values in measured.items()
+            for metric, value in values.items()
+        ]
         self.numbers.value = (
-            f"<b>Notebook 10 measured for this method</b><table>{''.join(rows)}</table>" if rows else ""
+            f"<b>Notebook 10 measured for this method</b><table>{''.join(rows)}</table>"
+            if rows
+            else ""
         )
         place = self.knobs["image"].value + 1
         self.status.value = f"{self.explorer.headline(view)} ({place} of {len(self.list)})"

@@ -61,7 +61,10 @@ class Explorer:
     """
 
     def __init__(
-        self, models: Mapping[str, nn.Module], image_set: ImageSet, trust: Mapping[str, float] | None = None
+        self,
+        models: Mapping[str, nn.Module],
+        image_set: ImageSet,
+        trust: Mapping[str, float] | None = None,
     ) -> None:
         self.models, self.trust = dict(models), dict(trust or {})
         self._kept: OrderedDict[tuple, Answer] = OrderedDict()
@@ -69,7 +72,11 @@ class Explorer:
 
     def show(self, image_set: ImageSet) -> None:
         """Look at another image set of the same classes; what was computed is forgotten."""
-        self.images, self.labels, self.classes = image_set.images, image_set.labels, image_set.classes
+        self.images, self.labels, self.classes = (
+            image_set.images,
+            image_set.labels,
+            image_set.classes,
+        )
         self.said = {n: evaluate.predict(m, image_set) for n, m in self.models.items()}
         self._kept.clear()
 
@@ -81,7 +88,9 @@ class Explorer:
         self.images = torch.stack([data.read_image(source, OWN_SIDE) for source in sources])
         self.labels = None
         self.said = {
-            n: evaluate.Predictions(logits := logits_of(m, self.images), logits.argmax(1), self.classes)
+            n: evaluate.Predictions(
+                logits := logits_of(m, self.images), logits.argmax(1), self.classes
+            )
             for n, m in self.models.items()
         }
         self._kept.clear()
@@ -120,8 +129,12 @@ class Explorer:
 
     # ------------------------------------------------------------ computing
 
-    def answers(self, view: View, wanted: Callable[[], bool] = lambda: True,
-                told: Callable[[int], None] = lambda _: None) -> dict[str, list[Answer]]:  # fmt: skip
+    def answers(
+        self,
+        view: View,
+        wanted: Callable[[], bool] = lambda: True,
+        told: Callable[[int], None] = lambda _: None,
+    ) -> dict[str, list[Answer]]:
         """{model: [answer]}, with a second answer for the changed image if the view changes it.
 
         wanted is asked before every forward pass; when it says no, Stale is raised and nothing is
@@ -169,7 +182,9 @@ class Explorer:
         answers = answers or self.answers(view)
         rows = [(name, i, a) for name, both in answers.items() for i, a in enumerate(both)]
         versions = [self.images[view.image], self.changed(view)]
-        signed = {name: any(bool((a.heatmap < 0).any()) for a in both) for name, both in answers.items()}
+        signed = {
+            name: any(bool((a.heatmap < 0).any()) for a in both) for name, both in answers.items()
+        }
         return plots.plot_explanations(
             torch.stack([versions[i] for _, i, _ in rows]),
             torch.stack([a.heatmap for *_, a in rows]),
@@ -186,32 +201,44 @@ class Explorer:
         )
 
     def _row_title(self, name: str, version: int, answer: Answer, view: View) -> str:
-        said = f"{self.classes[int(answer.probabilities.argmax())]} {answer.probabilities.max():.0%}"
+        said = (
+            f"{self.classes[int(answer.probabilities.argmax())]} {answer.probabilities.max():.0%}"
+        )
         return f"{name}: {said}" + (f"\nregion {CHANGES[view.change]}" if version else "")
 
     def headline(self, view: View) -> str:
         """Which image this is and what the map explains."""
-        truth = "own" if self.labels is None else f"truly {self.classes[int(self.labels[view.image])]}"
+        truth = (
+            "own" if self.labels is None else f"truly {self.classes[int(self.labels[view.image])]}"
+        )
         start = f"Image {view.image} ({truth}): {explain.METHODS[view.method].title}"
         if view.method.startswith("attention"):  # the same for every class
             chosen = dict(view.options)
             block, head = chosen.get("block"), chosen.get("head")
-            start += "" if block is None else ", last block" if block == -1 else f", block {block + 1}"
+            start += (
+                "" if block is None else ", last block" if block == -1 else f", block {block + 1}"
+            )
             return start + ("" if head is None else f", head {head + 1}")
-        return f"{start} for {'each prediction' if view.target is None else self.classes[view.target]}"
+        return (
+            f"{start} for {'each prediction' if view.target is None else self.classes[view.target]}"
+        )
 
     def numbers(self, view: View) -> dict[str, dict[str, float]]:
         """{model: {metric: value}}: what notebook 10 measured for this method; empty if it did not."""
         found = {}
         for name in view.models:
             start = f"{name.lower()}.{view.method}."
-            measured = {k[len(start) :]: v for k, v in self.trust.items() if k.lower().startswith(start)}
+            measured = {
+                k[len(start) :]: v for k, v in self.trust.items() if k.lower().startswith(start)
+            }
             found[name] = {k: v for k, v in measured.items() if not k.endswith(("_low", "_high"))}
         return {name: values for name, values in found.items() if values}
 
 
 @contextmanager
-def _watched(model: nn.Module, wanted: Callable[[], bool], told: Callable[[int], None]) -> Iterator[None]:
+def _watched(
+    model: nn.Module, wanted: Callable[[], bool], told: Callable[[int], None]
+) -> Iterator[None]:
     """Counts the model's forward passes, and stops before the next one when it is not wanted."""
     passes = 0
 

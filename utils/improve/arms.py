@@ -28,7 +28,12 @@ TITLES = {
     "augmented": "control: augmented",
     "more_steps": "control: more steps",
 }
-PAPER = {"baseline": 0.953, "generated": 0.927, "both": 0.978, "lora": 0.934}  # Vemula et al., accuracy
+PAPER = {
+    "baseline": 0.953,
+    "generated": 0.927,
+    "both": 0.978,
+    "lora": 0.934,
+}  # Vemula et al., accuracy
 
 
 def ordinary(images: torch.Tensor, seed: int) -> torch.Tensor:
@@ -37,7 +42,12 @@ def ordinary(images: torch.Tensor, seed: int) -> torch.Tensor:
     moved = data.augment(images, generator).float()
     light, contrast = torch.rand(2, len(images), 1, 1, 1, generator=generator) * 0.5 - 0.25
     middle = moved.mean((1, 2, 3), keepdim=True)
-    return ((moved - middle) * (1 + contrast) + middle + 255 * light).clamp(0, 255).round().to(torch.uint8)
+    return (
+        ((moved - middle) * (1 + contrast) + middle + 255 * light)
+        .clamp(0, 255)
+        .round()
+        .to(torch.uint8)
+    )
 
 
 def training_set(
@@ -61,7 +71,9 @@ def training_set(
         raise ValueError(f"There is no arm {arm!r} to retrain: use {', '.join(ARMS[1:])}.")
     images, labels = extra[arm]
     return replace(
-        plain, images=torch.cat([train_set.images, images]), labels=torch.cat([train_set.labels, labels])
+        plain,
+        images=torch.cat([train_set.images, images]),
+        labels=torch.cat([train_set.labels, labels]),
     )
 
 
@@ -80,7 +92,9 @@ def add_lora(model: nn.Module, rank: int = 8) -> None:
             "The package peft is not installed: run pip install peft, or leave the arm lora out."
         ) from None
     if not hasattr(model, "blocks"):
-        raise ValueError(f"LoRA is for the blocks of a Vision Transformer, which {model.arch} has not.")
+        raise ValueError(
+            f"LoRA is for the blocks of a Vision Transformer, which {model.arch} has not."
+        )
     config = LoraConfig(
         r=rank, lora_alpha=2 * rank, target_modules=r"blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc\d)"
     )

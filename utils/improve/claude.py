@@ -69,7 +69,9 @@ class ClaudeAnalyst:
         chosen = evidence.failed[: self.limit].tolist()
         looks = {i: self._look(evidence, i) for i in chosen}
         todo = [i for i in chosen if self._cached(looks[i]) is None]
-        unknown = [i for i in chosen if i in todo or self._cached(self._ask(evidence, i, looks[i])) is None]
+        unknown = [
+            i for i in chosen if i in todo or self._cached(self._ask(evidence, i, looks[i])) is None
+        ]
         client = None
         if unknown:
             client = self._client()
@@ -87,7 +89,9 @@ class ClaudeAnalyst:
         if problems:
             print(f"{len(problems)} of {len(chosen)} mistakes have no finding: {problems[0]}")
         if not found:
-            raise RuntimeError(f"The service gave no usable reply ({problems[0]}): try later, or {WAY_ON}.")
+            raise RuntimeError(
+                f"The service gave no usable reply ({problems[0]}): try later, or {WAY_ON}."
+            )
         return found
 
     # ------------------------------------------------------------ requests
@@ -130,9 +134,13 @@ class ClaudeAnalyst:
             ) from None
         key = os.environ.get(KEY, "").strip()
         if not key:
-            raise RuntimeError(f"There is no key in the environment variable {KEY}: set it, or {WAY_ON}.")
+            raise RuntimeError(
+                f"There is no key in the environment variable {KEY}: set it, or {WAY_ON}."
+            )
         options = {} if self.base_url is None else {"base_url": self.base_url}
-        return anthropic.Anthropic(api_key=key, timeout=self.timeout, max_retries=self.retries, **options)
+        return anthropic.Anthropic(
+            api_key=key, timeout=self.timeout, max_retries=self.retries, **options
+        )
 
     def _show_cost(self, mistakes: int, looks: int, asks: int) -> None:
         """Print an upper bound of the cost of looks + asks requests; ValueError above `most` dollars."""
@@ -174,8 +182,12 @@ class ClaudeAnalyst:
                 raise _NoReplyError(f"no answer within {self.timeout:g} seconds") from None
             except anthropic.APIConnectionError:
                 raise _NoReplyError("the service cannot be reached") from None
-            except anthropic.APIStatusError as error:  # its words may quote the request: keep the number only
-                raise _NoReplyError(f"the service answers with the error {error.status_code}") from None
+            except (
+                anthropic.APIStatusError
+            ) as error:  # its words may quote the request: keep the number only
+                raise _NoReplyError(
+                    f"the service answers with the error {error.status_code}"
+                ) from None
             except (anthropic.APIError, ValueError, TypeError, AttributeError):
                 problem = "a reply that is not in the agreed form"
                 continue
@@ -201,8 +213,14 @@ class _NoReplyError(Exception):
 def _png(picture: torch.Tensor) -> dict:
     """uint8 (H, W, 3) as a content block; small pictures are enlarged."""
     image = Image.fromarray(picture.numpy())
-    image = image.resize((SHOWN, SHOWN), Image.Resampling.NEAREST if image.width < SHOWN else Image.Resampling.LANCZOS)  # fmt: skip
+    image = image.resize(
+        (SHOWN, SHOWN),
+        Image.Resampling.NEAREST if image.width < SHOWN else Image.Resampling.LANCZOS,
+    )
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     encoded = base64.b64encode(buffer.getvalue()).decode()
-    return {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": encoded}}
+    return {
+        "type": "image",
+        "source": {"type": "base64", "media_type": "image/png", "data": encoded},
+    }

@@ -35,19 +35,27 @@ class DiffusionGenerator:
                 "The package diffusers is not installed: run pip install diffusers, or use RecomposeGenerator."
             ) from None
         if not torch.cuda.is_available():
-            raise RuntimeError("DiffusionGenerator needs a CUDA GPU: use RecomposeGenerator on this machine.")
+            raise RuntimeError(
+                "DiffusionGenerator needs a CUDA GPU: use RecomposeGenerator on this machine."
+            )
         loaded = AutoPipelineForText2Image.from_pretrained(
             self.model, torch_dtype=torch.float16, use_safetensors=True
         )
         return loaded.to("cuda")
 
-    def make(self, evidence: Evidence, requests: Sequence[tuple[Finding, int]], seed: int) -> torch.Tensor:
+    def make(
+        self, evidence: Evidence, requests: Sequence[tuple[Finding, int]], seed: int
+    ) -> torch.Tensor:
         """One painting for each request at the size of the evidence's images; uint8 (K, 3, H, W)."""
         paint, size = self._load(), evidence.images.shape[-1]
         made = []
         for k, (finding, _) in enumerate(requests):
             source = torch.Generator().manual_seed(seed + k)
-            painted = paint(finding.prompt, num_inference_steps=self.steps, generator=source).images[0]
+            painted = paint(
+                finding.prompt, num_inference_steps=self.steps, generator=source
+            ).images[0]
             pixels = torch.from_numpy(np.array(painted.convert("RGB"))).permute(2, 0, 1)[None]
-            made.append(data.preprocess(pixels, size, (0.0,) * 3, (1 / 255,) * 3).round().to(torch.uint8)[0])
+            made.append(
+                data.preprocess(pixels, size, (0.0,) * 3, (1 / 255,) * 3).round().to(torch.uint8)[0]
+            )
         return torch.stack(made)

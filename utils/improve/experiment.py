@@ -69,7 +69,9 @@ def run_seed(plan: Plan, parts: Splits, seed: int, folder: Path) -> Outcome:
     fresh = models.build(plan.arch, len(parts.train.classes), plan.weights)
     plain = replace(parts.train, masks=None)
     first = replace(plan.first, seed=seed)
-    baseline = _timed("baseline", seed, retrain, fresh, plain, parts.val, first, folder / f"baseline-{seed}")
+    baseline = _timed(
+        "baseline", seed, retrain, fresh, plain, parts.val, first, folder / f"baseline-{seed}"
+    )
     evidence = gather(baseline, parts.val, plan.method)
     findings = plan.analyst.analyse(evidence)
     generator = plan.generator(baseline, parts.train, seed)
@@ -94,7 +96,9 @@ def _timed(arm: str, seed: int, run: Callable, start: nn.Module, *rest) -> nn.Mo
     began = time.perf_counter()
     model = run(arm, start, *rest)
     spent = time.perf_counter() - began
-    words = "was finished before" if state.stat().st_mtime_ns == before else f"trained in {spent:.0f} s"
+    words = (
+        "was finished before" if state.stat().st_mtime_ns == before else f"trained in {spent:.0f} s"
+    )
     print(
         f"seed {seed}, {TITLES[arm]}: {words}; {max(model.history.val_accuracy):.3f} of the validation images right"
     )
@@ -142,30 +146,42 @@ class Comparison:
     are too narrow rather than too wide.
     """
 
-    def __init__(self, outcomes: Sequence[Mapping[str, Predictions]], draws: int = 2000, seed: int = 0):
+    def __init__(
+        self, outcomes: Sequence[Mapping[str, Predictions]], draws: int = 2000, seed: int = 0
+    ):
         arms = [arm for arm in ARMS if arm in outcomes[0]]
         labels = outcomes[0][arms[0]].labels
         n, c, s = len(labels), len(outcomes[0][arms[0]].classes), len(outcomes)
         rng = np.random.default_rng(seed)
-        weight = rng.multinomial(n, np.full(n, 1 / n), draws).astype(np.float32)  # of each image in each draw
+        weight = rng.multinomial(n, np.full(n, 1 / n), draws).astype(
+            np.float32
+        )  # of each image in each draw
         drawn = rng.integers(0, s, (draws, s))
         self.mean: dict[str, dict[str, float]] = {}
         self.draws: dict[str, dict[str, np.ndarray]] = {}
-        self.correct = {arm: np.stack([o[arm].correct.numpy() for o in outcomes]) for arm in arms}  # (S, N)
+        self.correct = {
+            arm: np.stack([o[arm].correct.numpy() for o in outcomes]) for arm in arms
+        }  # (S, N)
         for arm in arms:
             place = torch.stack([labels * c + o[arm].predicted for o in outcomes]).numpy()
-            cells = (place[:, None] == np.arange(c * c)[:, None]).astype(np.float32)  # (S, C * C, N)
+            cells = (place[:, None] == np.arange(c * c)[:, None]).astype(
+                np.float32
+            )  # (S, C * C, N)
             whole = _scores(cells.sum(-1).reshape(s, c, c))
             counts = (weight @ cells.reshape(s * c * c, n).T).reshape(draws, s, c, c)
             self.mean[arm] = {k: float(v.mean()) for k, v in whole.items()}
-            self.draws[arm] = {k: np.take_along_axis(v, drawn, 1).mean(1) for k, v in _scores(counts).items()}
+            self.draws[arm] = {
+                k: np.take_along_axis(v, drawn, 1).mean(1) for k, v in _scores(counts).items()
+            }
 
     def interval(self, arm: str, metric: str = "accuracy") -> tuple[float, float, float]:
         """Mean over seeds, low, high."""
         low, high = np.percentile(self.draws[arm][metric], [2.5, 97.5])
         return self.mean[arm][metric], float(low), float(high)
 
-    def difference(self, arm: str, to: str = "baseline", metric: str = "accuracy") -> tuple[float, float, float]:  # fmt: skip
+    def difference(
+        self, arm: str, to: str = "baseline", metric: str = "accuracy"
+    ) -> tuple[float, float, float]:
         """arm minus `to` on the same images and seeds: mean, low, high."""
         low, high = np.percentile(self.draws[arm][metric] - self.draws[to][metric], [2.5, 97.5])
         return self.mean[arm][metric] - self.mean[to][metric], float(low), float(high)
@@ -189,7 +205,9 @@ class Comparison:
                 found |= _named(f"{arm}.minus_baseline", self.difference(arm))
                 fixed, new = self.changes(arm)
                 found |= {f"{arm}.fixed": float(fixed.mean()), f"{arm}.new": float(new.mean())}
-        return found | _named("both.minus_best_control", self.difference("both", self.best_control()))
+        return found | _named(
+            "both.minus_best_control", self.difference("both", self.best_control())
+        )
 
     def verdict(self) -> str:
         """In words: did the loop help here, and by more than the controls?"""
@@ -214,7 +232,13 @@ def _named(name: str, values: tuple[float, float, float]) -> dict[str, float]:
 
 def _did(difference: tuple[float, float, float]) -> str:
     _, low, high = difference
-    return "helped" if low > 0 else "hurt" if high < 0 else "made no difference that can be told from chance"
+    return (
+        "helped"
+        if low > 0
+        else "hurt"
+        if high < 0
+        else "made no difference that can be told from chance"
+    )
 
 
 def _points(difference: tuple[float, float, float]) -> str:
@@ -229,7 +253,9 @@ def middle(height: int, width: int, share: float = 0.5) -> torch.Tensor:
     """The disc in the middle that covers `share` of the picture, bool (height, width): a stand-in for the object
     where no mask is known, good as far as photographers centre their subject.
     """
-    y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+    y, x = torch.meshgrid(
+        torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij"
+    )
     return x**2 + y**2 <= 4 * share / torch.pi
 
 

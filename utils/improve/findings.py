@@ -29,10 +29,20 @@ WORDS = {  # trait: (what a low value looks like, what a high one does)
 }
 ENOUGH = 5  # recognised images that make a norm; below that, all of the class do
 COLOURS = {
-    "black": (20, 20, 20), "dark grey": (75, 75, 75), "grey": (135, 135, 135), "white": (235, 235, 235),
-    "brown": (110, 75, 45), "beige": (200, 175, 145), "orange": (205, 120, 50), "yellow": (225, 210, 80),
-    "green": (85, 145, 70), "blue": (75, 105, 190), "pink": (225, 150, 190), "red": (190, 50, 50), "purple": (130, 70, 170),
-}  # fmt: skip
+    "black": (20, 20, 20),
+    "dark grey": (75, 75, 75),
+    "grey": (135, 135, 135),
+    "white": (235, 235, 235),
+    "brown": (110, 75, 45),
+    "beige": (200, 175, 145),
+    "orange": (205, 120, 50),
+    "yellow": (225, 210, 80),
+    "green": (85, 145, 70),
+    "blue": (75, 105, 190),
+    "pink": (225, 150, 190),
+    "red": (190, 50, 50),
+    "purple": (130, 70, 170),
+}
 
 
 @dataclass(frozen=True)
@@ -67,7 +77,9 @@ class Analyst(Protocol):
     def analyse(self, evidence: Evidence) -> list[Finding]: ...
 
 
-def gather(model: nn.Module, image_set: ImageSet, method: str = "lrp", fallback: int = 8) -> Evidence:
+def gather(
+    model: nn.Module, image_set: ImageSet, method: str = "lrp", fallback: int = 8
+) -> Evidence:
     """Predictions, maps of the predicted class and mistakes of `model` on `image_set`.
 
     Without any mistake the `fallback` least certain answers take their place, and that is said.
@@ -90,9 +102,16 @@ def gather(model: nn.Module, image_set: ImageSet, method: str = "lrp", fallback:
         )
     maps = explain(model, image_set.images, predicted, method=method)
     return Evidence(
-        image_set.images, image_set.labels, predicted, confidence, maps, image_set.classes,
-        failed, image_set.masks, near=not len(wrong),
-    )  # fmt: skip
+        image_set.images,
+        image_set.labels,
+        predicted,
+        confidence,
+        maps,
+        image_set.classes,
+        failed,
+        image_set.masks,
+        near=not len(wrong),
+    )
 
 
 # ---------------------------------------------------------------- what an image is like
@@ -192,7 +211,9 @@ class RuleAnalyst:
             first = strongest[0]
             trait, sign = list(WORDS)[first], np.sign(shift[first])
             theirs = table[some, first].mean()
-            halfway = (theirs + middle[first]) / 2  # beyond it an image is nearer to these than to the norm
+            halfway = (
+                theirs + middle[first]
+            ) / 2  # beyond it an image is nearer to these than to the norm
             beyond = own & (sign * (table[:, first] - halfway) > 0)
             rest = own & ~beyond
             text += (

@@ -68,7 +68,9 @@ def generate(
             f"{name} gave no usable image (all {dropped} blank or copies): use RecomposeGenerator, or mend the prompts."
         )
     if dropped:
-        print(f"{name} gave {dropped} unusable images (blank or copies); {len(images)} of {count} are used.")
+        print(
+            f"{name} gave {dropped} unusable images (blank or copies); {len(images)} of {count} are used."
+        )
     return Generated(
         torch.stack(images),
         torch.tensor([finding.label for finding, _ in kept]),
@@ -90,7 +92,9 @@ def usable(images: torch.Tensor, evidence: Evidence) -> list[bool]:
     return [float(i.float().std()) > 2 and i.numpy().tobytes() not in known for i in images]
 
 
-def random_findings(evidence: Evidence, findings: Sequence[Finding], seed: int = 0) -> list[Finding]:
+def random_findings(
+    evidence: Evidence, findings: Sequence[Finding], seed: int = 0
+) -> list[Finding]:
     """The control: as many requests of the same classes, by images drawn at random from all of each class."""
     rng = np.random.default_rng(seed)
     drawn = []
@@ -100,10 +104,13 @@ def random_findings(evidence: Evidence, findings: Sequence[Finding], seed: int =
         name = evidence.classes[finding.label]
         drawn.append(
             Finding(
-                finding.label, finding.other, tuple(int(i) for i in members),
-                f"{len(members)} images of {name} drawn at random.", f"A photograph of a {name}.",
+                finding.label,
+                finding.other,
+                tuple(int(i) for i in members),
+                f"{len(members)} images of {name} drawn at random.",
+                f"A photograph of a {name}.",
             )
-        )  # fmt: skip
+        )
     return drawn
 
 
@@ -140,7 +147,14 @@ class RecomposeGenerator:
     alpha: torch.Tensor  # float (S, H, W), their objects
 
     @classmethod
-    def of(cls, model: nn.Module, train_set: ImageSet, per_class: int = 60, method: str = "lrp", seed: int = 0) -> RecomposeGenerator:  # fmt: skip
+    def of(
+        cls,
+        model: nn.Module,
+        train_set: ImageSet,
+        per_class: int = 60,
+        method: str = "lrp",
+        seed: int = 0,
+    ) -> RecomposeGenerator:
         """Sources: up to per_class images of each class that `model` recognises, cut out by the map of `method`.
 
         Of a class that it never recognises the images that it likes best for that class, said aloud.
@@ -156,18 +170,24 @@ class RecomposeGenerator:
                 raise ValueError(f"There is no training image of {name} to cut out: add some.")
             known = own[right[own]]
             if not len(known):
-                print(f"The model recognises no training image of {name}: the objects cut out may be poor.")
+                print(
+                    f"The model recognises no training image of {name}: the objects cut out may be poor."
+                )
                 known = own[chances[own, label].argsort(descending=True, stable=True)]
             chosen.append(known[:per_class])
         some = train_set.subset(torch.cat(chosen))
         maps = explain(model, some.images, some.labels, method=method)
         return cls(some.images, some.labels, cut_out(maps))
 
-    def make(self, evidence: Evidence, requests: Sequence[tuple[Finding, int]], seed: int) -> torch.Tensor:
+    def make(
+        self, evidence: Evidence, requests: Sequence[tuple[Finding, int]], seed: int
+    ) -> torch.Tensor:
         """One new image for each request; uint8 (K, 3, H, W)."""
         rng = np.random.default_rng(seed)
         asked = torch.tensor([i for _, i in requests])
-        by_class = {label: np.flatnonzero(self.labels.numpy() == label) for label in self.labels.tolist()}
+        by_class = {
+            label: np.flatnonzero(self.labels.numpy() == label) for label in self.labels.tolist()
+        }
         source = torch.tensor([rng.choice(by_class[finding.label]) for finding, _ in requests])
         wanted, wanted_alpha = evidence.images[asked].float() / 255, cut_out(evidence.maps[asked])
 
@@ -175,11 +195,15 @@ class RecomposeGenerator:
         jitter = torch.from_numpy(rng.uniform(-0.1, 0.1, (len(requests), 2))).float()
         scale = torch.from_numpy(rng.uniform(0.8, 1.2, len(requests))).float()
         both = torch.cat([self.images[source].float() / 255, self.alpha[source][:, None]], 1)
-        moved = _moved(both, (place + jitter).clamp(-0.5, 0.5), scale, rng.random(len(requests)) < 0.5)
+        moved = _moved(
+            both, (place + jitter).clamp(-0.5, 0.5), scale, rng.random(len(requests)) < 0.5
+        )
 
         # the surroundings: of a few random training images the one most like the failing image's
         candidates = torch.from_numpy(rng.integers(0, len(self.images), (len(requests), 8)))
-        likeness = (_ground(wanted, wanted_alpha)[:, None] - self._grounds()[candidates]).norm(dim=2)
+        likeness = (_ground(wanted, wanted_alpha)[:, None] - self._grounds()[candidates]).norm(
+            dim=2
+        )
         ground = candidates.gather(1, likeness.argmin(1, keepdim=True))[:, 0]
         behind = _without(self.images[ground].float() / 255, self.alpha[ground])
         alpha = moved[:, 3:]
@@ -195,7 +219,9 @@ def _ground(images: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
     return (images * keep).sum((2, 3)) / keep.sum((2, 3)).clamp(min=1e-6)
 
 
-def _moved(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, mirror: np.ndarray) -> torch.Tensor:
+def _moved(
+    x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, mirror: np.ndarray
+) -> torch.Tensor:
     """Layers (N, 4, H, W) scaled about the middle, moved by shift (y, x) in -1..1, some mirrored; outside is empty."""
     theta = torch.zeros(len(x), 2, 3)
     flip = torch.from_numpy(np.where(mirror, -1.0, 1.0)).float()
@@ -208,8 +234,12 @@ def _moved(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, mirror: np
 def _in_light_of(images: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """Images in 0..1 with the mean colour and about the contrast of `wanted`, as uint8."""
     middle, goal = images.mean((2, 3), keepdim=True), wanted.mean((2, 3), keepdim=True)
-    ratio = wanted.std((1, 2, 3), keepdim=True) / images.std((1, 2, 3), keepdim=True).clamp(min=1e-3)
-    return (((images - middle) * ratio.clamp(0.5, 2) + goal).clamp(0, 1) * 255).round().to(torch.uint8)
+    ratio = wanted.std((1, 2, 3), keepdim=True) / images.std((1, 2, 3), keepdim=True).clamp(
+        min=1e-3
+    )
+    return (
+        (((images - middle) * ratio.clamp(0.5, 2) + goal).clamp(0, 1) * 255).round().to(torch.uint8)
+    )
 
 
 # ---------------------------------------------------------------- Shapes-10: the renderer itself
@@ -221,7 +251,9 @@ class ShapesGenerator:
 
     candidates: int = 12  # drawings for each image that is kept
 
-    def make(self, evidence: Evidence, requests: Sequence[tuple[Finding, int]], seed: int) -> torch.Tensor:
+    def make(
+        self, evidence: Evidence, requests: Sequence[tuple[Finding, int]], seed: int
+    ) -> torch.Tensor:
         """One new drawing for each request; uint8 (K, 3, H, W)."""
         asked = torch.tensor([i for _, i in requests])
         label = torch.tensor([shapes.CLASSES.index(evidence.classes[f.label]) for f, _ in requests])
@@ -232,7 +264,9 @@ class ShapesGenerator:
         wanted = self._look(evidence.images[asked], known)
         offered = self._look(drawn, None if known is None else masks)
         unit = offered.std(0).clamp(min=1e-6)
-        away = ((offered.view(len(requests), -1, offered.shape[1]) - wanted[:, None]) / unit).norm(dim=2)
+        away = ((offered.view(len(requests), -1, offered.shape[1]) - wanted[:, None]) / unit).norm(
+            dim=2
+        )
         return drawn[torch.arange(len(requests)) * self.candidates + away.argmin(1)]
 
     @staticmethod

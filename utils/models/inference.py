@@ -83,9 +83,13 @@ def as_targets(targets: Targets, logits: torch.Tensor) -> torch.Tensor:
         return logits.argmax(1)
     labels = torch.as_tensor(targets, dtype=torch.int64, device=logits.device)
     if labels.shape not in ((), (n,)):
-        raise ValueError(f"{labels.numel()} targets for {n} images: give one class for all or one per image.")
+        raise ValueError(
+            f"{labels.numel()} targets for {n} images: give one class for all or one per image."
+        )
     if ((labels < 0) | (labels >= classes)).any():
-        raise ValueError(f"Target {labels.tolist()} is not among the model's classes 0..{classes - 1}.")
+        raise ValueError(
+            f"Target {labels.tolist()} is not among the model's classes 0..{classes - 1}."
+        )
     return labels.expand(n)
 
 
@@ -117,7 +121,9 @@ class Question:
         if self.against is not None:
             others = as_targets(self.against, logits)
             if (others == targets).any():
-                raise ValueError("A class cannot be explained against itself: give another class as against.")
+                raise ValueError(
+                    "A class cannot be explained against itself: give another class as against."
+                )
             found[rows, others] = -1
         return found
 

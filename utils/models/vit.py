@@ -41,7 +41,11 @@ def blocks(model: nn.Module) -> list[nn.Module]:
         raise ValueError(f"{type(model).__name__} has no plain attention to show: {REMEDY}.")
     for i, block in enumerate(model.blocks):
         if type(getattr(block, "attn", None)) is not Attention:
-            part = f"{type(block.attn).__name__} as blocks.{i}.attn" if hasattr(block, "attn") else None
+            part = (
+                f"{type(block.attn).__name__} as blocks.{i}.attn"
+                if hasattr(block, "attn")
+                else None
+            )
             raise ValueError(
                 f"This ViT has {part or type(block).__name__}, which is no plain attention to show: {REMEDY}."
             )
@@ -102,13 +106,19 @@ HUGGINGFACE = {
 }
 
 
-def _renamed(state: dict[str, torch.Tensor], names: dict[str, str], source: str) -> dict[str, torch.Tensor]:
+def _renamed(
+    state: dict[str, torch.Tensor], names: dict[str, str], source: str
+) -> dict[str, torch.Tensor]:
     """The state with timm's names, query, key and value joined; ValueError for a part without one."""
     found: dict[str, torch.Tensor] = {}
     for key, value in state.items():
-        new = next((re.sub(f"^{old}", new, key) for old, new in names.items() if re.match(old, key)), None)
+        new = next(
+            (re.sub(f"^{old}", new, key) for old, new in names.items() if re.match(old, key)), None
+        )
         if new is None:
-            raise ValueError(f"This {source} has {key!r}, for which timm's ViT has no place: {REMEDY}.")
+            raise ValueError(
+                f"This {source} has {key!r}, for which timm's ViT has no place: {REMEDY}."
+            )
         found[new] = value
     for key in [k for k in found if re.search(r"attn\.(q|query)\.", k)]:
         parts = ("query", "key", "value") if ".query." in key else ("q", "k", "v")
@@ -118,19 +128,30 @@ def _renamed(state: dict[str, torch.Tensor], names: dict[str, str], source: str)
 
 
 def _converted(
-    model: nn.Module, state: dict[str, torch.Tensor], logits: Callable[[torch.Tensor], torch.Tensor],
-    size: int, heads: int, norm: Callable[..., nn.Module], statistics: tuple[tuple, tuple],
-) -> VisionTransformer:  # fmt: skip
+    model: nn.Module,
+    state: dict[str, torch.Tensor],
+    logits: Callable[[torch.Tensor], torch.Tensor],
+    size: int,
+    heads: int,
+    norm: Callable[..., nn.Module],
+    statistics: tuple[tuple, tuple],
+) -> VisionTransformer:
     """timm's ViT with this state, which must give these logits; eval mode, ready for explain()."""
     width, depth = (
         state["cls_token"].shape[-1],
         1 + max(int(k.split(".")[1]) for k in state if k[:7] == "blocks."),
     )
     ours = VisionTransformer(
-        img_size=size, patch_size=state["patch_embed.proj.weight"].shape[-1], embed_dim=width, depth=depth,
-        num_heads=heads, mlp_ratio=state["blocks.0.mlp.fc1.weight"].shape[0] / width,
-        num_classes=len(state["head.weight"]), qkv_bias="blocks.0.attn.qkv.bias" in state, norm_layer=norm,
-    )  # fmt: skip
+        img_size=size,
+        patch_size=state["patch_embed.proj.weight"].shape[-1],
+        embed_dim=width,
+        depth=depth,
+        num_heads=heads,
+        mlp_ratio=state["blocks.0.mlp.fc1.weight"].shape[0] / width,
+        num_classes=len(state["head.weight"]),
+        qkv_bias="blocks.0.attn.qkv.bias" in state,
+        norm_layer=norm,
+    )
     ours.load_state_dict(state)
     parameter = next(model.parameters())
     ours = ours.to(parameter).eval()
@@ -161,10 +182,14 @@ def from_torchvision(model: nn.Module) -> VisionTransformer:
     convolutional stem or a two-layer head, and if the logits differ.
     """
     if not (type(model).__name__ == "VisionTransformer" and hasattr(model, "conv_proj")):
-        raise ValueError(f"{type(model).__name__} is not torchvision's VisionTransformer: {REMEDY}.")
+        raise ValueError(
+            f"{type(model).__name__} is not torchvision's VisionTransformer: {REMEDY}."
+        )
     state = _renamed(model.state_dict(), TORCHVISION, "torchvision VisionTransformer")
     heads = model.encoder.layers[0].num_heads
-    return _converted(model, state, lambda out: out, model.image_size, heads, model.norm_layer, IMAGENET)
+    return _converted(
+        model, state, lambda out: out, model.image_size, heads, model.norm_layer, IMAGENET
+    )
 
 
 def from_huggingface(
@@ -177,7 +202,9 @@ def from_huggingface(
     differ, as with an activation other than GELU.
     """
     if type(model).__name__ != "ViTForImageClassification":
-        raise ValueError(f"{type(model).__name__} is not Hugging Face's ViTForImageClassification: {REMEDY}.")
+        raise ValueError(
+            f"{type(model).__name__} is not Hugging Face's ViTForImageClassification: {REMEDY}."
+        )
     state = _renamed(model.state_dict(), HUGGINGFACE, "ViTForImageClassification")
     norm = partial(nn.LayerNorm, eps=model.config.layer_norm_eps)
     heads, size = model.config.num_attention_heads, model.config.image_size

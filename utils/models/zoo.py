@@ -31,11 +31,18 @@ def _alexnet_slim(num_classes: int) -> nn.Module:
     for i, layer in enumerate(model.features):
         if isinstance(layer, nn.Conv2d):
             c_in, c_out = next(widths)
-            model.features[i] = nn.Conv2d(c_in, c_out, layer.kernel_size, layer.stride, layer.padding)
+            model.features[i] = nn.Conv2d(
+                c_in, c_out, layer.kernel_size, layer.stride, layer.padding
+            )
     model.classifier = nn.Sequential(
-        nn.Dropout(), nn.Linear(64 * 36, 256), nn.ReLU(True),
-        nn.Dropout(), nn.Linear(256, 256), nn.ReLU(True), nn.Linear(256, num_classes),
-    )  # fmt: skip
+        nn.Dropout(),
+        nn.Linear(64 * 36, 256),
+        nn.ReLU(True),
+        nn.Dropout(),
+        nn.Linear(256, 256),
+        nn.ReLU(True),
+        nn.Linear(256, num_classes),
+    )
     return model
 
 
@@ -139,7 +146,9 @@ def _load_course(model: nn.Module, arch: str, keep_head: bool, variant: str) -> 
             f"{file.name} was trained without labels and has no head to keep: build it with keep_head=False."
         )
     if not keep_head:
-        new_head(model)  # drawn again: the first draw after a seed may be the one these weights grew from
+        new_head(
+            model
+        )  # drawn again: the first draw after a seed may be the one these weights grew from
         own = {id(p): name for name, p in model.named_parameters()}
         state |= {own[id(p)]: p for p in head(model).parameters()}
     _fit_exactly(model, state, arch, file.name)
@@ -221,9 +230,9 @@ def build(arch: str, num_classes: int, weights: str = "auto", keep_head: bool = 
     model.mean, model.std = (
         IMAGENET if small else (config.get("mean", IMAGENET[0]), config.get("std", IMAGENET[1]))
     )
-    model.input_size = {"vit_mini": 32, "resnet34_slim": 128, "alexnet_slim": 128}.get(arch) or config.get(
-        "input_size", (3, 224, 224)
-    )[-1]
+    model.input_size = {"vit_mini": 32, "resnet34_slim": 128, "alexnet_slim": 128}.get(
+        arch
+    ) or config.get("input_size", (3, 224, 224))[-1]
     if asked == "auto":
         print(f"{arch}: {model.provenance} (profile {profile().name})")
     return model.eval()

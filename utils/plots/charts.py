@@ -22,7 +22,9 @@ COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C9", "k")
 
 def plot_counts(counts: Mapping[str, Mapping[str, int]], title: str) -> Figure:
     """Class counts {split: {class: images}}, one panel for each split."""
-    figure, axes = plt.subplots(1, len(counts), figsize=(3.6 * len(counts), 3), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(counts), figsize=(3.6 * len(counts), 3), sharey=True, squeeze=False
+    )
     for ax, (split, numbers) in zip(axes.flat, counts.items(), strict=True):
         ax.barh(list(numbers), list(numbers.values()), color="C0")
         ax.bar_label(ax.containers[0], fontsize=7, padding=2)
@@ -53,7 +55,9 @@ def plot_history(histories: Mapping[str, object], title: str) -> Figure:
             smooth = np.convolve(values, np.ones(window) / window, "valid")
             epochs = np.arange(1, len(values) + 1) / per_epoch
             ax.plot(epochs, values, color=f"C{colour}", alpha=0.18, lw=0.7)
-            ax.plot(epochs[window - 1 :], smooth, color=f"C{colour}", label=f"{name}, training batches")
+            ax.plot(
+                epochs[window - 1 :], smooth, color=f"C{colour}", label=f"{name}, training batches"
+            )
             ax.plot(
                 np.arange(1, len(checks) + 1),
                 checks,
@@ -79,19 +83,35 @@ def plot_confusion(counts: Mapping[str, np.ndarray], classes: Sequence[str], tit
     figure, axes = plt.subplots(1, len(counts), figsize=(5.2 * len(counts), 4.6), squeeze=False)
     for ax, (name, matrix) in zip(axes.flat, counts.items(), strict=True):
         share = matrix / matrix.sum(1, keepdims=True).clip(min=1)
-        sns.heatmap(share, annot=matrix, fmt="d", cmap="viridis", vmin=0, vmax=1, ax=ax, square=True,
-                    xticklabels=classes, yticklabels=classes, annot_kws={"size": 7}, cbar_kws={"label": "share of the true class", "shrink": 0.7})  # fmt: skip
+        sns.heatmap(
+            share,
+            annot=matrix,
+            fmt="d",
+            cmap="viridis",
+            vmin=0,
+            vmax=1,
+            ax=ax,
+            square=True,
+            xticklabels=classes,
+            yticklabels=classes,
+            annot_kws={"size": 7},
+            cbar_kws={"label": "share of the true class", "shrink": 0.7},
+        )
         ax.set(title=name, xlabel="predicted", ylabel="true")
     suptitle_of(figure, title)
     return figure
 
 
-def plot_class_accuracy(accuracy: Mapping[str, np.ndarray], classes: Sequence[str], title: str) -> Figure:
+def plot_class_accuracy(
+    accuracy: Mapping[str, np.ndarray], classes: Sequence[str], title: str
+) -> Figure:
     """Accuracy by class {model: (C,)}, sorted by the models' mean, as paired dots."""
     figure, ax = plt.subplots(figsize=(7, 3.6))
     order = np.argsort(np.mean(list(accuracy.values()), 0))
     for k, (name, values) in enumerate(accuracy.items()):
-        rows = np.arange(len(order)) + 0.2 * ((len(accuracy) - 1) / 2 - k)  # equal values stay visible
+        rows = np.arange(len(order)) + 0.2 * (
+            (len(accuracy) - 1) / 2 - k
+        )  # equal values stay visible
         ax.plot(values[order], rows, "osD^"[k % 4], ms=6, label=name)
     ax.set(
         yticks=range(len(order)),
@@ -109,8 +129,17 @@ def plot_reliability(tables: Mapping[str, tuple], title: str) -> Figure:
     ax.plot([0, 1], [0, 1], "--", color="0.5", label="perfectly calibrated")
     for k, (name, (confidence, accuracy, share, error)) in enumerate(tables.items()):
         marker = "osD^"[k % 4]  # told apart in grey, too
-        (line,) = ax.plot(confidence, accuracy, "-", marker=marker, ms=3, label=f"{name} (error {error:.3f})")
-        ax.scatter(confidence, accuracy, s=20 + 400 * share, color=line.get_color(), marker=marker, alpha=0.6)
+        (line,) = ax.plot(
+            confidence, accuracy, "-", marker=marker, ms=3, label=f"{name} (error {error:.3f})"
+        )
+        ax.scatter(
+            confidence,
+            accuracy,
+            s=20 + 400 * share,
+            color=line.get_color(),
+            marker=marker,
+            alpha=0.6,
+        )
     ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
     title_of(ax, title)
     ax.legend(fontsize=7, loc="upper left")
@@ -130,10 +159,19 @@ def plot_metrics(
         y = np.array([values[n] for n in names])
         low, high = np.array([limits[model][n] for n in names]).T
         ax.errorbar(
-            x, y, [np.maximum(y - low, 0), np.maximum(high - y, 0)], fmt="osD^"[k % 4], capsize=3, label=model
+            x,
+            y,
+            [np.maximum(y - low, 0), np.maximum(high - y, 0)],
+            fmt="osD^"[k % 4],
+            capsize=3,
+            label=model,
         )
     shown = {"f1": "F1", "roc_auc": "ROC-AUC"}
-    ax.set(xticks=range(len(names)), xticklabels=[shown.get(n, n) for n in names], ylabel="value, 1 at best")
+    ax.set(
+        xticks=range(len(names)),
+        xticklabels=[shown.get(n, n) for n in names],
+        ylabel="value, 1 at best",
+    )
     title_of(ax, title)
     ax.legend(fontsize=8, loc="best")
     return figure
@@ -163,15 +201,29 @@ def plot_lines(
 
 
 def plot_scatter(
-    x: Sequence[float], y: Sequence[float], colour: Sequence[float], xlabel: str, ylabel: str, label: str,
-    title: str, named: Mapping[str, int] | None = None,
-) -> Figure:  # fmt: skip
+    x: Sequence[float],
+    y: Sequence[float],
+    colour: Sequence[float],
+    xlabel: str,
+    ylabel: str,
+    label: str,
+    title: str,
+    named: Mapping[str, int] | None = None,
+) -> Figure:
     """A dot for each pair (x, y), coloured by a third number called `label`; `named` {name: index} get an arrow."""
     figure, ax = plt.subplots(figsize=(6.4, 3.8))
     dots = ax.scatter(x, y, c=colour, cmap=UNSIGNED, s=45, edgecolor="k", linewidth=0.4)
     for name, i in (named or {}).items():
-        ax.annotate(name, (x[i], y[i]), (22, -22), textcoords="offset points", ha="center", fontsize=8,
-                    bbox=dict(fc="white", ec="none", pad=1), arrowprops=dict(arrowstyle="->", color="k"))  # fmt: skip
+        ax.annotate(
+            name,
+            (x[i], y[i]),
+            (22, -22),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            bbox=dict(fc="white", ec="none", pad=1),
+            arrowprops=dict(arrowstyle="->", color="k"),
+        )
     figure.colorbar(dots, ax=ax, label=label)
     ax.margins(0.12, 0.2)
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
@@ -188,7 +240,9 @@ def plot_scores(
     Sorted by the mean over metrics and models; maps named in `references` know no model and are
     hollow on a shaded row.
     """
-    names = {method for models in panels.values() for scores in models.values() for method in scores}
+    names = {
+        method for models in panels.values() for scores in models.values() for method in scores
+    }
 
     def overall(method: str) -> float:
         found = [s[method][0] for models in panels.values() for s in models.values() if method in s]
@@ -197,7 +251,12 @@ def plot_scores(
     order = sorted(names, key=overall)
     height = 0.34 * len(order) + 1.4
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(2.7 * len(panels) + 1, height), sharex=True, sharey=True, squeeze=False
+        1,
+        len(panels),
+        figsize=(2.7 * len(panels) + 1, height),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
     )
     for ax, (metric, models) in zip(axes.flat, panels.items(), strict=True):
         for row, method in enumerate(order):
@@ -209,14 +268,22 @@ def plot_scores(
                 if method in scores:
                     mean, low, high = scores[method]
                     ax.errorbar(
-                        mean, row + shift, xerr=[[max(mean - low, 0)], [max(high - mean, 0)]], fmt="osD^"[k % 4],
-                        color=f"C{k}", mfc="white" if method in references else None, ms=5, capsize=2,
+                        mean,
+                        row + shift,
+                        xerr=[[max(mean - low, 0)], [max(high - mean, 0)]],
+                        fmt="osD^"[k % 4],
+                        color=f"C{k}",
+                        mfc="white" if method in references else None,
+                        ms=5,
+                        capsize=2,
                         label=model if method not in references else None,
-                    )  # fmt: skip
+                    )
         ax.set(xlabel="score, 1 is perfect", title={"iou": "IoU", "auc": "AUC"}.get(metric, metric))
         ax.set(yticks=range(len(order)), yticklabels=[name.replace("_", " ") for name in order])
     found = dict(zip(*reversed(axes.flat[0].get_legend_handles_labels()), strict=True))
-    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=len(found), fontsize=8)
+    figure.legend(
+        found.values(), found.keys(), loc="outside lower center", ncols=len(found), fontsize=8
+    )
     suptitle_of(figure, title)
     return figure
 
@@ -261,9 +328,12 @@ def plot_panels(
     for ax in axes.flat[len(panels) :]:
         ax.axis("off")
     figure.legend(
-        handles.values(), [name.replace("_", " ") for name in handles], loc="outside lower center",
-        ncols=min(5, len(handles)), fontsize=8,
-    )  # fmt: skip
+        handles.values(),
+        [name.replace("_", " ") for name in handles],
+        loc="outside lower center",
+        ncols=min(5, len(handles)),
+        fontsize=8,
+    )
     figure.supylabel(ylabel, fontsize=10)
     suptitle_of(figure, title)
     return figure
@@ -276,9 +346,20 @@ def plot_agreement(
     figure, axes = plt.subplots(1, len(matrices), figsize=(5.6 * len(matrices), 4.9), squeeze=False)
     for ax, (panel, (names, values)) in zip(axes.flat, matrices.items(), strict=True):
         sns.heatmap(
-            values, annot=True, fmt=".1f", cmap=SIGNED, vmin=-1, vmax=1, square=True, ax=ax, xticklabels=names,
-            yticklabels=names, annot_kws={"size": 7}, cbar=ax is axes.flat[-1], cbar_kws={"label": label, "shrink": 0.7},
-        )  # fmt: skip
+            values,
+            annot=True,
+            fmt=".1f",
+            cmap=SIGNED,
+            vmin=-1,
+            vmax=1,
+            square=True,
+            ax=ax,
+            xticklabels=names,
+            yticklabels=names,
+            annot_kws={"size": 7},
+            cbar=ax is axes.flat[-1],
+            cbar_kws={"label": label, "shrink": 0.7},
+        )
         ax.set_title(panel)
         ax.tick_params(labelsize=7)
     suptitle_of(figure, title)

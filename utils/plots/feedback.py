@@ -39,16 +39,23 @@ def plot_contact_sheet(
         starts += [len(widths)]
         widths += [1.0] * max(map(len, rows))
     figure, axes = plt.subplots(
-        len(images), len(widths), squeeze=False, gridspec_kw={"width_ratios": widths},
+        len(images),
+        len(widths),
+        squeeze=False,
+        gridspec_kw={"width_ratios": widths},
         figsize=(1.08 * side * sum(widths), (side + 0.28) * len(images) + 0.5),
-    )  # fmt: skip
+    )
     for ax in axes.flat:
         ax.axis("off")
     for row, (image, heatmap) in enumerate(zip(images, heatmaps, strict=True)):
-        cells = [(0, to_rgb(image), titles[row]), (1, overlay(image, heatmap), "map" if row == 0 else "")]
+        cells = [
+            (0, to_rgb(image), titles[row]),
+            (1, overlay(image, heatmap), "map" if row == 0 else ""),
+        ]
         for (label, rows), begin in zip(blocks, starts, strict=True):
             cells += [
-                (begin + k, to_rgb(new), label if row == k == 0 else "") for k, new in enumerate(rows[row])
+                (begin + k, to_rgb(new), label if row == k == 0 else "")
+                for k, new in enumerate(rows[row])
             ]
         for column, picture, title in cells:
             axes[row, column].axis("on")
@@ -84,7 +91,9 @@ def plot_arms(
         for name, (mean, low, high) in values.items():
             reach = [[factor * max(mean - low, 0)], [factor * max(high - mean, 0)]]
             colour = "C0" if low <= 0 <= high or ax is axes[0] else "C2" if low > 0 else "C3"
-            ax.errorbar(factor * mean, place[name], xerr=reach, fmt="o", color=colour, ms=5, capsize=3)
+            ax.errorbar(
+                factor * mean, place[name], xerr=reach, fmt="o", color=colour, ms=5, capsize=3
+            )
     axes[0].set(title="accuracy", xlabel="share of the test images")
     axes[1].axvline(0, color="0.3", lw=1)
     axes[1].set(title="difference to the baseline, paired", xlabel="percentage points")
@@ -99,7 +108,9 @@ def plot_arms(
         axes[2].barh(place[name], np.mean(fixed), color="C2", alpha=0.75, height=0.6)
         axes[2].barh(place[name], -np.mean(new), color="C3", alpha=0.75, height=0.6)
         for values, sign in ((fixed, 1), (new, -1)):
-            axes[2].plot(sign * np.asarray(values), [place[name]] * len(values), ".", color="0.2", ms=4)
+            axes[2].plot(
+                sign * np.asarray(values), [place[name]] * len(values), ".", color="0.2", ms=4
+            )
     axes[2].axvline(0, color="0.3", lw=1)
     axes[2].set(title="mistakes: new (left), fixed (right)", xlabel="test images; dots are seeds")
     axes[2].xaxis.set_major_formatter(lambda value, _: f"{abs(value):.0f}")
@@ -133,10 +144,21 @@ def plot_before_after(
                 label=f"{group} ({len(before)})",
             )
             ax.plot(
-                before.mean(), after.mean(), "X", color=f"C{k}", ms=14 - 3 * k, mec="k", zorder=5 + k
+                before.mean(),
+                after.mean(),
+                "X",
+                color=f"C{k}",
+                ms=14 - 3 * k,
+                mec="k",
+                zorder=5 + k,
             )  # all seen
         ax.set(
-            xlim=limits, ylim=limits, xlabel=f"{label}, before", ylabel="after", title=panel, aspect="equal"
+            xlim=limits,
+            ylim=limits,
+            xlabel=f"{label}, before",
+            ylabel="after",
+            title=panel,
+            aspect="equal",
         )
         ax.plot([], [], "X", color="0.6", mec="k", ls="", label="mean")
         ax.legend(fontsize=7, loc="best")

@@ -23,7 +23,9 @@ CONTROLS = {  # reference curves look the same in every figure
 
 
 def plot_heads(
-    panels: Mapping[str, np.ndarray], title: str, references: Mapping[str, float | None] | None = None
+    panels: Mapping[str, np.ndarray],
+    title: str,
+    references: Mapping[str, float | None] | None = None,
 ) -> Figure:
     """A dot for each head {what is measured: (blocks, heads)} by block, the blocks' mean as a line.
 
@@ -44,7 +46,10 @@ def plot_heads(
 
 
 def plot_head_matrix(
-    panels: Mapping[str, torch.Tensor], label: str, title: str, apart: Mapping[str, str] | None = None
+    panels: Mapping[str, torch.Tensor],
+    label: str,
+    title: str,
+    apart: Mapping[str, str] | None = None,
 ) -> Figure:
     """One number for each head {name: (L, heads)}: blocks down, heads across.
 
@@ -55,7 +60,11 @@ def plot_head_matrix(
     depth, heads = shared.shape[1:]
     width = max(1.6, 0.22 * heads)
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(width * len(panels) + 1.6, 0.24 * depth + 1.5), squeeze=False, sharey=True
+        1,
+        len(panels),
+        figsize=(width * len(panels) + 1.6, 0.24 * depth + 1.5),
+        squeeze=False,
+        sharey=True,
     )
     for ax, (name, values) in zip(axes.flat, panels.items(), strict=True):
         limits = {} if name in apart else dict(vmin=float(shared.min()), vmax=float(shared.max()))
@@ -102,7 +111,9 @@ def plot_iav(
             x = np.arange(middle.numel())
             ax.plot(x, middle.flatten(), label=name, **style)
             if band:
-                ax.fill_between(x, *(edge.flatten() for edge in band), color=style["color"], alpha=0.2, lw=0)
+                ax.fill_between(
+                    x, *(edge.flatten() for edge in band), color=style["color"], alpha=0.2, lw=0
+                )
         depth, heads = middle.shape
         for edge in range(1, depth):
             ax.axvline(edge * heads - 0.5, color="0.85", lw=0.7, zorder=0)
@@ -113,7 +124,9 @@ def plot_iav(
         ax.set_xlabel("block (its heads side by side)")
     for ax in axes[:, 0]:
         ax.set_ylabel(ylabel)
-    names = {n: line for ax in axes.flat for line, n in zip(*ax.get_legend_handles_labels(), strict=True)}
+    names = {
+        n: line for ax in axes.flat for line, n in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
     figure.legend(names.values(), names, fontsize=7, loc="outside lower center", ncols=5)
     suptitle_of(figure, title)
     return figure
@@ -121,7 +134,9 @@ def plot_iav(
 
 def plot_mosaic(panels: Mapping[str, torch.Tensor], label: str, title: str) -> Figure:
     """Small maps {name: (rows, columns, h, w)} in -1..1, each laid out where it belongs; one colour scale."""
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels) + 0.6, 4.4), squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(4.2 * len(panels) + 0.6, 4.4), squeeze=False
+    )
     for ax, (name, maps) in zip(axes.flat, panels.items(), strict=True):
         rows, columns, h, w = maps.shape
         gaps = np.pad(maps.numpy(), ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=np.nan)

@@ -39,7 +39,9 @@ def scaled(heatmap: torch.Tensor, signed: bool, limit: float | None = None) -> n
     values = heatmap.numpy().astype(float)
     if not signed:
         values = values.clip(min=0)
-    limit = limit or float(np.percentile(np.abs(values), 99.5)) or float(np.abs(values).max()) or 1.0
+    limit = (
+        limit or float(np.percentile(np.abs(values), 99.5)) or float(np.abs(values).max()) or 1.0
+    )
     return (values / limit).clip(-1, 1)
 
 
@@ -56,7 +58,9 @@ def overlay(
     """
     same_size(image, heatmap)
     values = scaled(heatmap, signed, limit)
-    colour = colormaps[SIGNED if signed else UNSIGNED]((values + 1) / 2 if signed else values)[..., :3]
+    colour = colormaps[SIGNED if signed else UNSIGNED]((values + 1) / 2 if signed else values)[
+        ..., :3
+    ]
     grey = to_rgb(image).mean(-1, keepdims=True).repeat(3, -1)
     alpha = strength * np.abs(values)[..., None] ** 0.5
     return (1 - alpha) * grey + alpha * colour
@@ -91,7 +95,11 @@ def _bars(
 
 
 def plot_images(
-    images: torch.Tensor, titles: Sequence[str], columns: int = 10, suptitle: str = "", side: float = 1.1
+    images: torch.Tensor,
+    titles: Sequence[str],
+    columns: int = 10,
+    suptitle: str = "",
+    side: float = 1.1,
 ) -> Figure:
     """A contact sheet of uint8 images (N, 3, H, W), or a list of them.
 
@@ -99,10 +107,14 @@ def plot_images(
     """
     check(images)
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(side * columns, (side + 0.2) * rows), squeeze=False)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(side * columns, (side + 0.2) * rows), squeeze=False
+    )
     for ax in axes.flat:
         ax.axis("off")
-    for i, (ax, image) in enumerate(zip(axes.flat, images, strict=False)):  # the last row may be short
+    for i, (ax, image) in enumerate(
+        zip(axes.flat, images, strict=False)
+    ):  # the last row may be short
         ax.axis("on")
         draw(ax, to_rgb(image), titles[i] if i < len(titles) else "")
     suptitle_of(figure, suptitle)
@@ -138,7 +150,8 @@ def plot_explanations(
     groups = [0] * len(images) if shared is True else list(shared or range(len(images)))
     reach = [float(np.percentile(m.abs(), 99.5)) for m in heatmaps]
     limits = [
-        max(r for r, g in zip(reach, groups, strict=True) if g == own) if shared else None for own in groups
+        max(r for r, g in zip(reach, groups, strict=True) if g == own) if shared else None
+        for own in groups
     ]
     rows = -(-len(images) // blocks)
     figure, axes = plt.subplots(
@@ -186,7 +199,9 @@ def plot_map_grid(
     for row, image in enumerate(images):
         draw(axes[row, 0], to_rgb(image), titles[row])
         limit = (
-            max(float(np.percentile(maps[row].abs(), 99.5)) for maps in columns.values()) if shared else None
+            max(float(np.percentile(maps[row].abs(), 99.5)) for maps in columns.values())
+            if shared
+            else None
         )
         for ax, (name, maps) in zip(axes[row, 1:], columns.items(), strict=True):
             title = name if row == 0 else ""
@@ -214,7 +229,9 @@ def plot_effect(
     """
     figure, axes = plt.subplots(2, 4, figsize=(7, 3.6))
     limit = max(float(np.percentile(m.abs(), 99.5)) for _, m, _ in (before, after))
-    for row, label, (image, heatmap, probabilities) in zip(axes, labels, (before, after), strict=True):
+    for row, label, (image, heatmap, probabilities) in zip(
+        axes, labels, (before, after), strict=True
+    ):
         draw(row[0], to_rgb(image), label)
         draw_heat(row[1], heatmap, signed, f"map for {classes[target]}", limit)
         draw(row[2], overlay(image, heatmap, signed, limit=limit), "overlay")
@@ -224,12 +241,18 @@ def plot_effect(
 
 
 def plot_maps(
-    image: torch.Tensor, maps: Mapping[str, torch.Tensor], title: str, columns: int = 7, suptitle: str = "",
+    image: torch.Tensor,
+    maps: Mapping[str, torch.Tensor],
+    title: str,
+    columns: int = 7,
+    suptitle: str = "",
     side: float = 1.45,
-) -> Figure:  # fmt: skip
+) -> Figure:
     """One image, then its bare unsigned maps {name: (h, w)}, `columns` panels a row; each scaled by itself."""
     rows = -(-(len(maps) + 1) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(side * columns, (side + 0.15) * rows), squeeze=False)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(side * columns, (side + 0.15) * rows), squeeze=False
+    )
     for ax in axes.flat[len(maps) + 1 :]:
         ax.axis("off")
     draw(axes.flat[0], to_rgb(image), title)

@@ -45,7 +45,9 @@ def check(images: torch.Tensor | Sequence[torch.Tensor], **each: Sequence) -> No
         raise ValueError(f"Pictures must be uint8 (3, H, W) each, and one at least: {found}.")
     for name, values in each.items():
         if len(values) != len(images):
-            raise ValueError(f"{len(images)} images but {len(values)} {name}: give each image its own.")
+            raise ValueError(
+                f"{len(images)} images but {len(values)} {name}: give each image its own."
+            )
 
 
 def same_size(image: torch.Tensor, heatmap: torch.Tensor) -> None:
@@ -57,9 +59,13 @@ def same_size(image: torch.Tensor, heatmap: torch.Tensor) -> None:
 
 def wrapped(text: str, inches: float, size: str | float) -> str:
     """The text in lines that fit `inches` at a font size; its own line breaks stay."""
-    letter = 0.55 * FontProperties(size=size).get_size_in_points() / 72  # mean width, a little generous
+    letter = (
+        0.55 * FontProperties(size=size).get_size_in_points() / 72
+    )  # mean width, a little generous
     width = max(6, int(inches / letter))
-    return "\n".join(textwrap.fill(line, width, break_long_words=False) for line in text.split("\n"))
+    return "\n".join(
+        textwrap.fill(line, width, break_long_words=False) for line in text.split("\n")
+    )
 
 
 def suptitle_of(figure: Figure, text: str) -> None:

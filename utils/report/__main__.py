@@ -24,7 +24,9 @@ def main(arguments: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("task", choices=["run", "html", "notebooks"])
-    parser.add_argument("--profile", help="smoke, demo, paper or full (default: XTL_PROFILE, else auto)")
+    parser.add_argument(
+        "--profile", help="smoke, demo, paper or full (default: XTL_PROFILE, else auto)"
+    )
     asked = parser.parse_args(arguments)
     try:
         chosen = profile(asked.profile)

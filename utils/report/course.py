@@ -28,7 +28,9 @@ def course(folder: Path = NOTEBOOKS) -> list[Path]:
     return files
 
 
-def run_course(name: str | None = None, folder: Path = NOTEBOOKS, out: Path | None = None) -> list[Path]:
+def run_course(
+    name: str | None = None, folder: Path = NOTEBOOKS, out: Path | None = None
+) -> list[Path]:
     """Execute the notebooks of `folder` in order; the executed copies, in runs/<profile>/executed.
 
     One whose code, helpers, course weights, profile and data are unchanged since it finished is
@@ -66,7 +68,9 @@ def _key(file: Path, settings: dict[str, str]) -> str:
     cells = [(c.cell_type, c.source) for c in nbformat.read(file, 4).cells]
     told = json.dumps([cells, settings, str(env.device())])
     lines = "\n".join(source for kind, source in cells if kind == "code").splitlines()
-    code = "\n".join(line for line in lines if not line.startswith(("%", "!")))  # IPython's own words
+    code = "\n".join(
+        line for line in lines if not line.startswith(("%", "!"))
+    )  # IPython's own words
     parts = [p.read_bytes() for p in sorted([*_helpers(code), *env.WEIGHTS.glob("*.json")])]
     return hashlib.sha256(b"\0".join([told.encode(), *parts])).hexdigest()
 
@@ -126,7 +130,9 @@ def execute(file: Path, target: Path, settings: dict[str, str]) -> None:
             record_timing=False,
             coalesce_streams=True,
             store_widget_state=False,
-            extra_arguments=["--log-level=40"],  # errors: its start-up advice would tear the progress bar
+            extra_arguments=[
+                "--log-level=40"
+            ],  # errors: its start-up advice would tear the progress bar
             resources={"metadata": {"path": str(file.parent)}},
             on_cell_execute=begin,
             on_cell_executed=lambda cell, cell_index, execute_reply: bar.update(),

@@ -25,17 +25,25 @@ def tidy(notebook: nbformat.NotebookNode, stem: str) -> None:
     """Take out, in place, what differs from machine to machine or cannot be read without a kernel."""
     notebook.metadata = nbformat.from_dict(
         {
-            "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+            "kernelspec": {
+                "display_name": "Python 3 (ipykernel)",
+                "language": "python",
+                "name": "python3",
+            },
             "language_info": {"name": "python"},
         }
     )
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     for index, cell in enumerate(notebook.cells):
         cell.id = f"cell-{stem[:2]}-{index:03d}"
-        kept = {k: v for k, v in cell.metadata.items() if k in ("tags", "jupyter")}  # solutions stay folded
+        kept = {
+            k: v for k, v in cell.metadata.items() if k in ("tags", "jupyter")
+        }  # solutions stay folded
         cell.metadata = nbformat.from_dict(kept)
         if cell.cell_type == "code":
-            cell.outputs = [tidied for output in cell.outputs if (tidied := _tidy_output(output)) is not None]
+            cell.outputs = [
+                tidied for output in cell.outputs if (tidied := _tidy_output(output)) is not None
+            ]
 
 
 def _tidy_output(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
@@ -74,7 +82,9 @@ def stamp(notebook: nbformat.NotebookNode, stem: str) -> None:
 def addressed(text: str) -> str:
     """Text with env.REPO as owner and repository in its Colab links and `git clone` lines."""
     text = re.sub(
-        r"(colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(?=/blob/)", rf"\g<1>{env.REPO}", text
+        r"(colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(?=/blob/)",
+        rf"\g<1>{env.REPO}",
+        text,
     )
     text = re.sub(r"(\burl\s*=\s*\{https://github\.com/)[\w.-]+/[\w.-]+", rf"\g<1>{env.REPO}", text)
     return re.sub(r"(\bclone\b[^\n]*?github\.com/)[\w.-]+/[\w-]+", rf"\g<1>{env.REPO}", text)
@@ -136,7 +146,9 @@ def _checks(code: list) -> Iterator[str]:
         if not cell.outputs:
             yield f"a check cell stores no output: {cell.source.splitlines()[-1]}"
         yield from (
-            f"a check does not hold: {line}" for line in said.splitlines() if line.endswith(": False")
+            f"a check does not hold: {line}"
+            for line in said.splitlines()
+            if line.endswith(": False")
         )
 
 
@@ -145,7 +157,9 @@ def _places(notebook: nbformat.NotebookNode) -> Iterator[str]:
         texts = [cell.source]
         for output in cell.get("outputs", []):
             texts += [output.get("text", ""), "\n".join(output.get("traceback", []))]
-            texts += [str(v) for k, v in output.get("data", {}).items() if not k.startswith("image/")]
+            texts += [
+                str(v) for k, v in output.get("data", {}).items() if not k.startswith("image/")
+            ]
         for text in texts:
             found = PLACE.search(re.sub(r"base64,[A-Za-z0-9+/=\s]+", "", text))
             if found:

@@ -24,7 +24,9 @@ from pygments.lexers import PythonLexer
 from ..env import ROOT
 from .notebooks import NOTE, PROGRESS, WIDGET
 
-SCALE = 96 / 150  # CSS pixels for a pixel of a saved figure (150 dpi), so that text in all has one size
+SCALE = (
+    96 / 150
+)  # CSS pixels for a pixel of a saved figure (150 dpi), so that text in all has one size
 QUALITY = 55  # of WebP, 0..100: text stays sharp, and the page stays under 6 MB
 TAGS = set(
     "a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure "
@@ -102,8 +104,12 @@ class _Writer:
         if output.output_type == "error":
             return f'<pre class="error">{escape(output.ename)}: {escape(output.evalue)}</pre>'
         if output.output_type == "stream":
-            text = "\n".join(s for s in strip_ansi(output.text).splitlines() if not PROGRESS.search(s))
-            return f'<pre class="{escape(output.name)}">{escape(text)}</pre>' if text.strip() else ""
+            text = "\n".join(
+                s for s in strip_ansi(output.text).splitlines() if not PROGRESS.search(s)
+            )
+            return (
+                f'<pre class="{escape(output.name)}">{escape(text)}</pre>' if text.strip() else ""
+            )
         data, told = output.data, output.metadata
         if WIDGET in data:
             return f'<p class="note">{NOTE}</p>'
@@ -134,7 +140,9 @@ class _Writer:
         if found["dollar"]:
             return "&#36;"  # money, not to be taken for mathematics later
         latex = (found["block"] or found["line"]).strip()
-        self.formulas.append((latex, convert(latex, display="block" if found["block"] else "inline")))
+        self.formulas.append(
+            (latex, convert(latex, display="block" if found["block"] else "inline"))
+        )
         return f"xFormula{len(self.formulas) - 1}x"
 
     def mathematics(self, html: str, form: int = 1) -> str:
@@ -178,7 +186,9 @@ class _Writer:
                 f"The report shows {file.name}, but that figure is not there: run `make report` again."
             )
         kind = mimetypes.guess_type(file.name)[0] or "image/png"
-        return self.embedded(file.read_bytes(), kind, words, self._maker(file.name) if saved else "", saved)
+        return self.embedded(
+            file.read_bytes(), kind, words, self._maker(file.name) if saved else "", saved
+        )
 
     def _maker(self, figure: str) -> str:
         """A link to the notebook of a figure's number; empty if there is none."""
@@ -186,7 +196,9 @@ class _Writer:
         links = [(os.path.relpath(m, self.figures).replace(os.sep, "/"), m.stem) for m in made]
         return "".join(f' <a href="{escape(where)}">{escape(stem)}</a>' for where, stem in links)
 
-    def embedded(self, raw: bytes, kind: str, words: str, link: str = "", saved: bool = False) -> str:
+    def embedded(
+        self, raw: bytes, kind: str, words: str, link: str = "", saved: bool = False
+    ) -> str:
         """A figure with its caption: from the file if it has one, else `words`; `saved` ones in their true size."""
         width = ""
         if kind == "image/png":
@@ -195,7 +207,9 @@ class _Writer:
                 width = f' width="{round(picture.width * SCALE)}"' if saved else ""
                 smaller = io.BytesIO()  # half the size, and every browser reads it
                 picture.convert("RGB").save(smaller, "WEBP", quality=QUALITY, method=6)
-            raw, kind = min((raw, kind), (smaller.getvalue(), "image/webp"), key=lambda found: len(found[0]))
+            raw, kind = min(
+                (raw, kind), (smaller.getvalue(), "image/webp"), key=lambda found: len(found[0])
+            )
         data = base64.b64encode(raw).decode()
         image = f'<img src="data:{kind};base64,{data}"{width} alt="{escape(words)}">'
         return f"<figure>{image}<figcaption>{escape(words)}{link}</figcaption></figure>"
@@ -237,7 +251,11 @@ def _numbered(body: str) -> tuple[str, str, str]:
             words = caption("Table", found["caption"] or found["before"])
             return f'{found["div"] or ""}<div class="table" tabindex="0"><table{found["table"]}><caption>{words}</caption>'
         if found["figure"] is not None:
-            alt = found["alt"] if found["figure"] else f' alt="{re.sub("xFormula[0-9]+x", "", heading)}">'
+            alt = (
+                found["alt"]
+                if found["figure"]
+                else f' alt="{re.sub("xFormula[0-9]+x", "", heading)}">'
+            )
             return f"{alt}<figcaption>{caption('Figure', found['below'] or found['figure'])}</figcaption></figure>"
         return "</table></div>"
 
@@ -254,7 +272,8 @@ def _numbered(body: str) -> tuple[str, str, str]:
 def _style() -> str:
     """page.css and the colours of the code, by day and by night."""
     day, night = (
-        HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("default", "github-dark")
+        HtmlFormatter(style=name).get_style_defs(".highlight")
+        for name in ("default", "github-dark")
     )
     own = Path(__file__).with_name("page.css").read_text("utf-8")
     return f"{day}\n@media screen and (prefers-color-scheme: dark) {{\n{night}\n}}\n{own}"

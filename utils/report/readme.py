@@ -15,12 +15,30 @@ MARKS = "<!-- results -->", "<!-- end of results -->"
 ROWS = (
     ("ResNet34, accuracy", "0.843", "04_evaluation", ("resnet.accuracy",)),
     ("ViT, accuracy", "0.977", "04_evaluation", ("vit.accuracy",)),
-    ("ResNet34 / ViT, ROC-AUC", "0.986 / 0.9996", "04_evaluation", ("resnet.roc_auc", "vit.roc_auc")),
-    ("share of runs whose pretraining is recognised: from IAV / attention entropy / robustness", "yes / no / no", "10_iav",
-     ("told.iav.share", "told.entropy.share", "told.robustness.share")),
-    ("feedback loop, cats and dogs, accuracy: baseline / generated only / both / LoRA", "0.953 / 0.927 / 0.978 / 0.934", "12_explain_to_improve",
-     ("baseline.accuracy.mean", "generated.accuracy.mean", "both.accuracy.mean", "lora.accuracy.mean")),
-)  # fmt: skip
+    (
+        "ResNet34 / ViT, ROC-AUC",
+        "0.986 / 0.9996",
+        "04_evaluation",
+        ("resnet.roc_auc", "vit.roc_auc"),
+    ),
+    (
+        "share of runs whose pretraining is recognised: from IAV / attention entropy / robustness",
+        "yes / no / no",
+        "10_iav",
+        ("told.iav.share", "told.entropy.share", "told.robustness.share"),
+    ),
+    (
+        "feedback loop, cats and dogs, accuracy: baseline / generated only / both / LoRA",
+        "0.953 / 0.927 / 0.978 / 0.934",
+        "12_explain_to_improve",
+        (
+            "baseline.accuracy.mean",
+            "generated.accuracy.mean",
+            "both.accuracy.mean",
+            "lora.accuracy.mean",
+        ),
+    ),
+)
 
 
 def results_table(results: Mapping[str, Any]) -> str:
@@ -34,8 +52,12 @@ def results_table(results: Mapping[str, Any]) -> str:
 
     meta = results.get("meta", {})
     head = f"| | published | here (`{meta.get('profile', '?')}`) |\n|---|---|---|\n"
-    weights = "".join(f"\n- {what}: {told}" for what, told in sorted(meta.get("weights", {}).items()))
-    rows = "\n".join(f"| {what} | {theirs} | {ours(stem, names)} |" for what, theirs, stem, names in ROWS)
+    weights = "".join(
+        f"\n- {what}: {told}" for what, told in sorted(meta.get("weights", {}).items())
+    )
+    rows = "\n".join(
+        f"| {what} | {theirs} | {ours(stem, names)} |" for what, theirs, stem, names in ROWS
+    )
     return f"{head}{rows}\n\nHere: profile `{meta.get('profile', '?')}`, {meta.get('data', '?')}; 95 % bootstrap intervals in brackets. Compare directions, not digits: the published models are large ones with ImageNet weights. The report has all claims. Weights at the start:\n{weights}"
 
 

@@ -27,9 +27,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-STEM = re.compile(r"\d\d_[a-z0-9_]+")  # 05_gradcam, 05_layers: a notebook's number, lower-case words
+STEM = re.compile(
+    r"\d\d_[a-z0-9_]+"
+)  # 05_gradcam, 05_layers: a notebook's number, lower-case words
 DPI = 150
-PREVIEW = 230  # pixels: width of a figure inside 15_report.ipynb, which shows all and stays under 1 MB
+PREVIEW = (
+    230  # pixels: width of a figure inside 15_report.ipynb, which shows all and stays under 1 MB
+)
 
 
 # ---------------------------------------------------------------- figures
@@ -92,7 +96,9 @@ def show_figure(file: str | Path, width: int = PREVIEW) -> None:
     shown = {"image/jpeg": base64.b64encode(buffer.getvalue()).decode(), "text/plain": words}
     display(shown, raw=True, metadata={"figure": file.name})
     display(
-        {"text/markdown": f"*{words}*", "text/plain": words}, raw=True, metadata={"caption_of": file.name}
+        {"text/markdown": f"*{words}*", "text/plain": words},
+        raw=True,
+        metadata={"caption_of": file.name},
     )
 
 
@@ -108,7 +114,10 @@ def show_table(frame: DataFrame, caption: str, digits: int = 3) -> None:
 
 
 def save_results(
-    stem: str, numbers: Mapping[str, float], data: str | None = None, weights: Mapping[str, str] | None = None
+    stem: str,
+    numbers: Mapping[str, float],
+    data: str | None = None,
+    weights: Mapping[str, str] | None = None,
 ) -> None:
     """Merge a notebook's numbers into figures/<profile>/results.json (atomic, sorted, repeatable).
 
@@ -126,7 +135,12 @@ def save_results(
     file = chosen.figures / "results.json"
     stored = load_results()
     meta = stored.setdefault("meta", {})
-    meta |= {"profile": chosen.name, "seed": chosen.seed, "device": device_name(), "versions": versions()}
+    meta |= {
+        "profile": chosen.name,
+        "seed": chosen.seed,
+        "device": device_name(),
+        "versions": versions(),
+    }
     if data is not None:
         meta["sources"] = meta.get("sources", {}) | {stem: data}
         meta["data"] = meta["sources"][
@@ -141,14 +155,18 @@ def save_results(
 def _rounded(stem: str, name: str, value: float) -> float | int:
     number = float(value)
     if not math.isfinite(number):
-        raise ValueError(f"{stem}: {name} is {number}, which is no result: find out why, or leave it out.")
+        raise ValueError(
+            f"{stem}: {name} is {number}, which is no result: find out why, or leave it out."
+        )
     return int(number) if isinstance(value, (int, np.integer)) else float(f"{number:.6g}")
 
 
 def _write(file: Path, stored: Mapping[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part")
-    part.write_text(json.dumps(stored, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
+    part.write_text(
+        json.dumps(stored, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8"
+    )
     part.replace(file)
 
 

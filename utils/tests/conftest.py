@@ -16,8 +16,12 @@ from utils import env
 
 SETTINGS = ("XTL_PROFILE", "XTL_DATA", "XTL_DEVICE")
 REASONS: dict[str, Callable[[], str]] = {
-    "real_data": lambda: "" if (env.DATA / "cifar10").is_dir() else "no real images: data/cifar10 is absent",
-    "browser": lambda: "" if shutil.which("chromium") else "no browser: the program chromium is absent",
+    "real_data": lambda: (
+        "" if (env.DATA / "cifar10").is_dir() else "no real images: data/cifar10 is absent"
+    ),
+    "browser": lambda: (
+        "" if shutil.which("chromium") else "no browser: the program chromium is absent"
+    ),
 }
 
 
@@ -52,7 +56,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             and marker in getattr(r, "keywords", ())  # deselected ones are no reports
         ]
         skipped = {r.nodeid for r in reports if r.skipped}
-        parts.append(f"{words}: {len({r.nodeid for r in reports} - skipped)} ran, {len(skipped)} skipped")
+        parts.append(
+            f"{words}: {len({r.nodeid for r in reports} - skipped)} ran, {len(skipped)} skipped"
+        )
     terminalreporter.write_line("; ".join(parts))
 
 

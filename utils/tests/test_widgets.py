@@ -46,16 +46,22 @@ def test_a_range_is_a_slider():
     assert not knob.continuous_update, "a drag draws once, at its end"
 
 
-@pytest.mark.parametrize("values", [["a", "b"], ("a", "b"), [0.1, 0.5], [("shown", 3), ("other", 4)]])
+@pytest.mark.parametrize(
+    "values", [["a", "b"], ("a", "b"), [0.1, 0.5], [("shown", 3), ("other", 4)]]
+)
 def test_anything_else_is_a_drop_down(values):
     knob = widgets.control("method", values)
     assert isinstance(knob, W.Dropdown)
-    assert knob.options == tuple(values) and knob.value == (3 if values[0] == ("shown", 3) else values[0])
+    assert knob.options == tuple(values) and knob.value == (
+        3 if values[0] == ("shown", 3) else values[0]
+    )
 
 
 @pytest.mark.parametrize("values", [range(0), range(5, 5), [], ()])
 def test_nothing_to_choose_from_is_one_sentence(values):
-    with pytest.raises(ValueError, match="head has no values to choose from: give .* at least one."):
+    with pytest.raises(
+        ValueError, match="head has no values to choose from: give .* at least one."
+    ):
         widgets.control("head", values)
     with pytest.raises(ValueError, match="head has no values"):
         widgets.browse(draw, head=values)
@@ -73,7 +79,11 @@ def test_png_is_the_figure_and_closes_it():
 def test_the_picture_is_there_at_once():
     knobs, picture, status = parts(widgets.browse(draw, step=range(3), colour=["red", "blue"]))
     assert list(knobs) == ["step", "colour"]
-    assert isinstance(picture, W.Image) and picture.format == "png" and bytes(picture.value).startswith(PNG)
+    assert (
+        isinstance(picture, W.Image)
+        and picture.format == "png"
+        and bytes(picture.value).startswith(PNG)
+    )
     assert picture.value == widgets.png(draw(0, "red")), "the static cell shows the same"
     assert status.value == "showing step 0, colour red"
 

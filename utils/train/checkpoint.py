@@ -18,7 +18,9 @@ def save(file: Path, tensors: dict[str, torch.Tensor], facts: dict | None = None
     part = file.with_suffix(".part")
     try:
         save_file(
-            {k: v.detach().contiguous() for k, v in tensors.items()}, part, {"facts": json.dumps(facts or {})}
+            {k: v.detach().contiguous() for k, v in tensors.items()},
+            part,
+            {"facts": json.dumps(facts or {})},
         )
         with open(part, "rb") as handle:
             os.fsync(handle.fileno())
@@ -52,10 +54,14 @@ class State:
                 facts = json.loads(handle.metadata()["facts"])
             tensors = load_file(self.file)
         except SafetensorError as error:
-            raise ValueError(f"{self.file} is damaged ({error}): delete it to train afresh.") from error
+            raise ValueError(
+                f"{self.file} is damaged ({error}): delete it to train afresh."
+            ) from error
         step, seconds = facts.pop("step"), facts.pop("seconds")
         if facts != json.loads(json.dumps(self.facts)):
-            print(f"{self.file.parent.name}: data or recipe changed since the last run; training afresh.")
+            print(
+                f"{self.file.parent.name}: data or recipe changed since the last run; training afresh."
+            )
             return 0, 0.0
         self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         slots: dict[int, dict[str, torch.Tensor]] = {}

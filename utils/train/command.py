@@ -27,7 +27,9 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("task", nargs="?", choices=["finetune", "pretrain", "compare"], default="finetune")
+    parser.add_argument(
+        "task", nargs="?", choices=["finetune", "pretrain", "compare"], default="finetune"
+    )
     parser.add_argument("arch", nargs="?", help="pretrain, compare: which architecture")
     parser.add_argument("--profile", help="finetune: smoke, demo, paper or full")
     parser.add_argument(
@@ -46,7 +48,9 @@ def main(arguments: list[str] | None = None) -> None:
         "--ema", type=float, default=0.0, help="pretrain: ship a moving average, decay 0.999 say"
     )
     parser.add_argument(
-        "--start", default="none", help="pretrain: go on from 'course' weights or a .safetensors file"
+        "--start",
+        default="none",
+        help="pretrain: go on from 'course' weights or a .safetensors file",
     )
     parser.add_argument(
         "--sizes",
@@ -70,7 +74,9 @@ def main(arguments: list[str] | None = None) -> None:
         )
         if selfsup:
             if asked.arch != "vit_mini" or asked.teacher or asked.start != "none":
-                parser.error(f"--objective {asked.objective} is for vit_mini, without --teacher or --start")
+                parser.error(
+                    f"--objective {asked.objective} is for vit_mini, without --teacher or --start"
+                )
             card = pretrain.pretrain_without_labels(asked.arch, recipe, line, asked.objective)
             print(json.dumps(card, indent=1))
             return
@@ -78,17 +84,27 @@ def main(arguments: list[str] | None = None) -> None:
             recipe = replace(recipe, sizes=(), patch_drop=())
         if asked.sizes:
             try:
-                sizes = tuple((int(n), int(pixels)) for n, pixels in (s.split("x") for s in asked.sizes))
+                sizes = tuple(
+                    (int(n), int(pixels)) for n, pixels in (s.split("x") for s in asked.sizes)
+                )
             except ValueError:
-                parser.error(f"--sizes takes EPOCHSxPIXELS, such as 15x96 5x128, not {' '.join(asked.sizes)}")
+                parser.error(
+                    f"--sizes takes EPOCHSxPIXELS, such as 15x96 5x128, not {' '.join(asked.sizes)}"
+                )
             recipe = replace(recipe, sizes=sizes, epochs=sum(n for n, _ in sizes))
-        print(json.dumps(pretrain.pretrain(asked.arch, recipe, line, asked.teacher, asked.start), indent=1))
+        print(
+            json.dumps(
+                pretrain.pretrain(asked.arch, recipe, line, asked.teacher, asked.start), indent=1
+            )
+        )
         return
     chosen = profile(asked.profile)
     recipe = NAMED.get(asked.recipe)
     if recipe and chosen.name != "full":
         recipe = replace(recipe, epochs=1)
-        print(f"{asked.recipe} is shortened to one epoch: the profile {chosen.name} only exercises it.")
+        print(
+            f"{asked.recipe} is shortened to one epoch: the profile {chosen.name} only exercises it."
+        )
     for arch in (chosen.cnn, chosen.vit):
         history = finetuned(arch, chosen, recipe=recipe, label=asked.recipe or "").history
         print(

@@ -46,9 +46,17 @@ def pretrain(
     soft = None
     if teacher:
         guide = models.build(teacher, len(pool.classes), "course", keep_head=True).to(device())
-        soft = sum(logits_of(guide, view).softmax(1) for view in (pool.images, pool.images.flip(3))) / 2
+        soft = (
+            sum(logits_of(guide, view).softmax(1) for view in (pool.images, pool.images.flip(3)))
+            / 2
+        )
     history = fit(
-        model, pool, val, recipe, RUNS / "pretrain" / (arch if start == "none" else f"{arch}-more"), soft
+        model,
+        pool,
+        val,
+        recipe,
+        RUNS / "pretrain" / (arch if start == "none" else f"{arch}-more"),
+        soft,
     )
 
     file = WEIGHTS / f"{arch}.supervised.safetensors"
@@ -65,19 +73,29 @@ def pretrain(
     }
     phases = [*earlier, phase]
     facts = {
-        "file": file.name, "arch": arch, "classes": list(pool.classes), "pretraining": "supervised",
-        "data": f"{pool.source}, training images 5,000 to 49,999", "images": len(pool),
-        "seed": recipe.seed, "phases": phases,
-        "test_accuracy": accuracy, "test_images": len(test),
+        "file": file.name,
+        "arch": arch,
+        "classes": list(pool.classes),
+        "pretraining": "supervised",
+        "data": f"{pool.source}, training images 5,000 to 49,999",
+        "images": len(pool),
+        "seed": recipe.seed,
+        "phases": phases,
+        "test_accuracy": accuracy,
+        "test_images": len(test),
         "summary": f"supervised on {len(pool):,} CIFAR-10 images, {accuracy:.1%} on its test set",
-        "device": device_name(), "minutes": round(sum(p["minutes"] for p in phases), 1), "versions": versions(),
+        "device": device_name(),
+        "minutes": round(sum(p["minutes"] for p in phases), 1),
+        "versions": versions(),
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-    }  # fmt: skip
+    }
     file.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
     return facts
 
 
-def learn(objective: selfsup.Objective, images: torch.Tensor, recipe: Recipe, run_dir: Path) -> dict:
+def learn(
+    objective: selfsup.Objective, images: torch.Tensor, recipe: Recipe, run_dir: Path
+) -> dict:
     """Train an objective in place on uint8 images (N, 3, h, w), without labels.
 
     Like train.fit it writes run_dir/last.safetensors every 100 steps and TensorBoard logs at
@@ -88,14 +106,18 @@ def learn(objective: selfsup.Objective, images: torch.Tensor, recipe: Recipe, ru
     """
     n, steps = len(images), len(images) // recipe.batch
     if not steps:
-        raise ValueError(f"{n} images are fewer than a batch of {recipe.batch}: lower recipe.batch.")
+        raise ValueError(
+            f"{n} images are fewer than a batch of {recipe.batch}: lower recipe.batch."
+        )
     where = device()
     gpu = where.type == "cuda"
     objective.to(where, memory_format=torch.channels_last).train()
     average = moving_average(objective, recipe)
     optimizer = build_optimizer(objective, recipe)
     scales = [group.get("lr_scale", 1.0) for group in optimizer.param_groups]
-    sample = hashlib.sha256(images[:: max(1, n // 1000)].contiguous().numpy().tobytes()).hexdigest()[:16]
+    sample = hashlib.sha256(
+        images[:: max(1, n // 1000)].contiguous().numpy().tobytes()
+    ).hexdigest()[:16]
     facts = {"objective": type(objective).__name__, "arch": objective.encoder.arch, "images": n}
     facts |= {"data": sample, "recipe": asdict(recipe)}
     total = recipe.epochs * steps
@@ -108,17 +130,23 @@ def learn(objective: selfsup.Objective, images: torch.Tensor, recipe: Recipe, ru
     begun = time.perf_counter() - spent
 
     name = facts["objective"]
-    bar = tqdm(total=total, initial=first, desc=f"{name} {facts['arch']}", unit="step", mininterval=1.0)
+    bar = tqdm(
+        total=total, initial=first, desc=f"{name} {facts['arch']}", unit="step", mininterval=1.0
+    )
     for step in range(first, total):
         epoch, place = divmod(step, steps)
         if place == 0 or step == first:
-            order = torch.randperm(n, generator=torch.Generator().manual_seed(recipe.seed * 1000 + epoch))
+            order = torch.randperm(
+                n, generator=torch.Generator().manual_seed(recipe.seed * 1000 + epoch)
+            )
             order = order.to(where)
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
         for group, scale in zip(optimizer.param_groups, scales, strict=True):
             group["lr"] = learning_rate(recipe, step, steps) * scale
         with torch.autocast("cuda", torch.bfloat16, enabled=gpu):
-            loss = objective(images[order[place * recipe.batch : (place + 1) * recipe.batch]], generator)
+            loss = objective(
+                images[order[place * recipe.batch : (place + 1) * recipe.batch]], generator
+            )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -132,7 +160,9 @@ def learn(objective: selfsup.Objective, images: torch.Tensor, recipe: Recipe, ru
                 raise FloatingPointError(
                     f"The loss of {name} is no longer a finite number at step {step}: lower the learning rate (now {recipe.lr})."
                 )
-            bar.set_postfix(loss=f"{losses[step + 1 - min(SAVE_EVERY, step + 1) : step + 1].mean():.3f}")
+            bar.set_postfix(
+                loss=f"{losses[step + 1 - min(SAVE_EVERY, step + 1) : step + 1].mean():.3f}"
+            )
             state.save(step + 1, records, time.perf_counter() - begun)
     bar.close()
     if average:
@@ -164,7 +194,9 @@ def features(model: nn.Module, images: torch.Tensor, chunk: int = 256) -> dict[s
     return {"cls": cls, "mean": mean}
 
 
-def judge(model: nn.Module, bank: data.ImageSet, query: data.ImageSet, neighbours: int = 20) -> dict:
+def judge(
+    model: nn.Module, bank: data.ImageSet, query: data.ImageSet, neighbours: int = 20
+) -> dict:
     """How well frozen features tell the classes: accuracy (0..1) on `query` after seeing `bank`.
 
     <cls|mean>.knn: vote of the 20 nearest by cosine, weighted by exp(cosine / 0.07) (Wu et al.
@@ -178,7 +210,9 @@ def judge(model: nn.Module, bank: data.ImageSet, query: data.ImageSet, neighbour
         votes.scatter_add_(1, bank.labels[at], (near / 0.07).exp())
         out[f"{kind}.knn"] = (votes.argmax(1) == query.labels).float().mean().item()
         middle, spread = known[kind].mean(0), known[kind].std(0) + 1e-6
-        probe = LogisticRegression(max_iter=2000).fit(((known[kind] - middle) / spread).numpy(), bank.labels)
+        probe = LogisticRegression(max_iter=2000).fit(
+            ((known[kind] - middle) / spread).numpy(), bank.labels
+        )
         out[f"{kind}.linear"] = probe.score(((asked[kind] - middle) / spread).numpy(), query.labels)
     return out
 
@@ -202,26 +236,41 @@ def pretrain_without_labels(arch: str, recipe: Recipe, command: str, objective: 
     told = learn(task, pool.images, recipe, RUNS / "pretrain" / f"{arch}-{objective}")
 
     file = WEIGHTS / f"{arch}.{objective}.safetensors"
-    half = {k: v.cpu().half() if v.is_floating_point() else v.cpu() for k, v in model.state_dict().items()}
+    half = {
+        k: v.cpu().half() if v.is_floating_point() else v.cpu()
+        for k, v in model.state_dict().items()
+    }
     save(file, half)
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in half.items()})
     after = judge(model, bank, query)
     minutes = round(told["seconds"] / 60, 1)
     phase = {
-        "command": command, "recipe": asdict(recipe), "teacher": None, "minutes": minutes,
+        "command": command,
+        "recipe": asdict(recipe),
+        "teacher": None,
+        "minutes": minutes,
         "loss": sum(told["loss"][-100:]) / len(told["loss"][-100:]),
-    }  # fmt: skip
+    }
     facts = {
-        "file": file.name, "arch": arch, "classes": [], "pretraining": objective,
-        "data": f"{pool.source}, training images 5,000 to 49,999, without labels", "images": len(pool),
-        "seed": recipe.seed, "phases": [phase],
-        "test_accuracy": after["mean.linear"], "test_images": len(query),
+        "file": file.name,
+        "arch": arch,
+        "classes": [],
+        "pretraining": objective,
+        "data": f"{pool.source}, training images 5,000 to 49,999, without labels",
+        "images": len(pool),
+        "seed": recipe.seed,
+        "phases": [phase],
+        "test_accuracy": after["mean.linear"],
+        "test_images": len(query),
         "test_accuracy_of": f"logistic regression on the frozen mean token, {len(bank):,} labelled pool images",
-        "frozen_accuracy": after, "frozen_accuracy_random_weights": before,
+        "frozen_accuracy": after,
+        "frozen_accuracy_random_weights": before,
         "summary": f"{selfsup.SUMMARY[objective]} on {len(pool):,} CIFAR-10 images without labels; frozen features name "
         f"{after['mean.linear']:.1%} of {len(query):,} test images (linear; {before['mean.linear']:.1%} from random weights)",
-        "device": device_name(), "minutes": minutes, "versions": versions(),
+        "device": device_name(),
+        "minutes": minutes,
+        "versions": versions(),
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-    }  # fmt: skip
+    }
     file.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
     return facts

@@ -68,7 +68,9 @@ SELFSUP = {  # without labels; the objectives bring their own augmentation
     "mae": Recipe(20, "muon", 1e-2, 0.05, batch=128, schedule="onecycle"),
     "contrast": Recipe(6, "muon", 1e-2, 0.05, batch=128, schedule="onecycle"),
 }
-FEW = Recipe(8, "adamw", 1e-3, 0.05, batch=64, schedule="onecycle", augment=True)  # 4,050 images, any start
+FEW = Recipe(
+    8, "adamw", 1e-3, 0.05, batch=64, schedule="onecycle", augment=True
+)  # 4,050 images, any start
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
@@ -78,9 +80,13 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     if recipe.schedule == "step":
         return recipe.lr * 0.1 ** (step // steps_per_epoch // 5)
     if recipe.schedule != "onecycle":
-        raise ValueError(f"There is no schedule {recipe.schedule!r}: use constant, onecycle or step.")
+        raise ValueError(
+            f"There is no schedule {recipe.schedule!r}: use constant, onecycle or step."
+        )
     done = step / (recipe.epochs * steps_per_epoch)
-    return recipe.lr * (done / 0.2 if done < 0.2 else 0.5 * (1 + math.cos(math.pi * (done - 0.2) / 0.8)))
+    return recipe.lr * (
+        done / 0.2 if done < 0.2 else 0.5 * (1 + math.cos(math.pi * (done - 0.2) / 0.8))
+    )
 
 
 def phase(phases: tuple[tuple[int, float], ...], epoch: int, default: float) -> float:
@@ -94,11 +100,18 @@ def phase(phases: tuple[tuple[int, float], ...], epoch: int, default: float) -> 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     """timm's optimiser for a recipe: no weight decay on biases and norms, one kernel a step on a GPU."""
-    no_decay = recipe.weight_decay > 0 and recipe.optimizer != "adam"  # plain Adam as published: decay on all
+    no_decay = (
+        recipe.weight_decay > 0 and recipe.optimizer != "adam"
+    )  # plain Adam as published: decay on all
     one_kernel = recipe.optimizer in ("adam", "adamw") and device().type == "cuda"
     fused = {"fused": True} if one_kernel else {}
     return create_optimizer_v2(
-        model, recipe.optimizer, recipe.lr, recipe.weight_decay, filter_bias_and_bn=no_decay, **fused
+        model,
+        recipe.optimizer,
+        recipe.lr,
+        recipe.weight_decay,
+        filter_bias_and_bn=no_decay,
+        **fused,
     )
 
 

@@ -16,7 +16,9 @@ from .. import data
 _YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
 
-def random_mask(n: int, patches: int, keep: int, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+def random_mask(
+    n: int, patches: int, keep: int, generator: torch.Generator
+) -> tuple[torch.Tensor, ...]:
     """Which patches stay: indices (n, keep) int64, and hidden (n, patches) bool, true for the others."""
     kept = torch.rand(n, patches, generator=generator).argsort(1)[:, :keep]
     return kept, torch.ones(n, patches, dtype=torch.bool).scatter(1, kept, False)
@@ -40,7 +42,9 @@ def patchify(x: torch.Tensor, patch: int) -> torch.Tensor:
     return F.unfold(x, patch, stride=patch).transpose(1, 2)
 
 
-def random_views(images: torch.Tensor, generator: torch.Generator, smallest: float = 0.25) -> torch.Tensor:
+def random_views(
+    images: torch.Tensor, generator: torch.Generator, smallest: float = 0.25
+) -> torch.Tensor:
     """One random view of each image: uint8 (B, 3, h, w) -> float (B, 3, h, w) in 0..1, same device.
 
     A crop of `smallest` to 1 of the area and of aspect 3:4 to 4:3, resized back; mirror; jitter of
@@ -70,7 +74,9 @@ def random_views(images: torch.Tensor, generator: torch.Generator, smallest: flo
     turn[:, 1, 2] = -turn[:, 2, 1]
     colour = brightness[:, None, None] * (torch.linalg.inv(_YIQ) @ turn @ _YIQ)
 
-    crop, colour, contrast = (t.to(images.device, non_blocking=True) for t in (crop, colour, contrast))
+    crop, colour, contrast = (
+        t.to(images.device, non_blocking=True) for t in (crop, colour, contrast)
+    )
     grid = F.affine_grid(crop, list(images.shape), align_corners=False)
     x = F.grid_sample(images.float() / 255, grid, padding_mode="reflection", align_corners=False)
     x = torch.einsum("bij,bjhw->bihw", colour, x)
@@ -99,11 +105,15 @@ class Objective(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that are no matrices (timm asks for them)."""
-        return {n for n, p in self.named_parameters() if n.endswith(("_embed", "_token")) or p.ndim < 2}
+        return {
+            n for n, p in self.named_parameters() if n.endswith(("_embed", "_token")) or p.ndim < 2
+        }
 
     def normalise(self, x: torch.Tensor) -> torch.Tensor:
         """Views in 0..1 -> what the encoder takes."""
-        mean, std = torch.tensor([self.encoder.mean, self.encoder.std]).view(2, 1, 3, 1, 1).to(x.device)
+        mean, std = (
+            torch.tensor([self.encoder.mean, self.encoder.std]).view(2, 1, 3, 1, 1).to(x.device)
+        )
         return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
@@ -133,7 +143,9 @@ class MAE(Objective):
         return self.to_pixels(self.norm(tokens[:, 1:]))
 
     @staticmethod
-    def painting_loss(painted: torch.Tensor, pixels: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    def painting_loss(
+        painted: torch.Tensor, pixels: torch.Tensor, hidden: torch.Tensor
+    ) -> torch.Tensor:
         """Mean squared error of hidden (B, patches) patches, each target with mean 0 and variance 1."""
         mean, variance = pixels.mean(2, keepdim=True), pixels.var(2, keepdim=True)
         error = (painted.float() - (pixels - mean) / (variance + 1e-6).sqrt()).square().mean(2)
@@ -147,7 +159,9 @@ class MAE(Objective):
         return self.painting_loss(self.paint(x, kept), patchify(x, self.size), hidden)
 
 
-def _two_views(objective: Objective, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def _two_views(
+    objective: Objective, images: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
     return torch.cat([objective.normalise(random_views(images, generator)) for _ in range(2)])
 
 
@@ -193,5 +207,7 @@ SUMMARY = {
 def build_objective(name: str, encoder: nn.Module) -> Objective:
     """The objective called `name` around a ViT, whose head it takes off. ValueError for other names."""
     if name not in OBJECTIVES:
-        raise ValueError(f"There is no self-supervised objective {name!r}: use {', '.join(OBJECTIVES)}.")
+        raise ValueError(
+            f"There is no self-supervised objective {name!r}: use {', '.join(OBJECTIVES)}."
+        )
     return OBJECTIVES[name](encoder)

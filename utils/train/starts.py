@@ -37,13 +37,25 @@ def compare(arch: str, recipe: Recipe = FEW) -> dict[str, list[float]]:
     if not cards:
         models.card(arch)  # says what there is
     kinds = [card.stem.partition(".")[2] for card in cards]
-    starts = {"random": "none"} | {k: "course" if k == "supervised" else f"course:{k}" for k in kinds}
-    found = {name: [accuracy_after(arch, w, seed, recipe) for seed in SEEDS] for name, w in starts.items()}
+    starts = {"random": "none"} | {
+        k: "course" if k == "supervised" else f"course:{k}" for k in kinds
+    }
+    found = {
+        name: [accuracy_after(arch, w, seed, recipe) for seed in SEEDS]
+        for name, w in starts.items()
+    }
     for kind, card in zip(kinds, cards, strict=True):
         facts = {
-            "command": f"python -m utils.train compare {arch}", "recipe": asdict(recipe), "seeds": SEEDS,
-            "images": profile("paper").n_train, "test_images": profile("paper").n_test,
-            "accuracy": found[kind], "accuracy_from_random_weights": found["random"], "device": device_name(),
-        }  # fmt: skip
-        card.write_text(json.dumps(json.loads(card.read_text()) | {"fine_tuned": facts}, indent=1) + "\n")
+            "command": f"python -m utils.train compare {arch}",
+            "recipe": asdict(recipe),
+            "seeds": SEEDS,
+            "images": profile("paper").n_train,
+            "test_images": profile("paper").n_test,
+            "accuracy": found[kind],
+            "accuracy_from_random_weights": found["random"],
+            "device": device_name(),
+        }
+        card.write_text(
+            json.dumps(json.loads(card.read_text()) | {"fine_tuned": facts}, indent=1) + "\n"
+        )
     return found

@@ -49,7 +49,9 @@ def _fingerprint(train_set: ImageSet, soft_labels: torch.Tensor | None) -> str:
     every = max(1, len(train_set) // 1000)
     parts = [train_set.labels, train_set.images[::every]]
     parts += [] if soft_labels is None else [soft_labels[::every]]
-    return hashlib.sha256(b"".join(part.contiguous().numpy().tobytes() for part in parts)).hexdigest()[:16]
+    return hashlib.sha256(
+        b"".join(part.contiguous().numpy().tobytes() for part in parts)
+    ).hexdigest()[:16]
 
 
 def fit(
@@ -115,7 +117,9 @@ def fit(
     state = State(run_dir / "last.safetensors", kept, optimizer, facts)
     first, spent = state.load(records)
     rank, crew = processes.rank(), processes.size()
-    live = {k: records[k].to(where) * (rank == 0) for k in ("loss", "accuracy")}  # this process's share
+    live = {
+        k: records[k].to(where) * (rank == 0) for k in ("loss", "accuracy")
+    }  # this process's share
     network = processes.joined(model)
     images = train_set.images.to(where) if where.type == "cuda" else train_set.images
     targets = F.one_hot(train_set.labels, n_classes).float()
@@ -136,7 +140,9 @@ def fit(
     for step in range(first, total):
         epoch, place = divmod(step, steps)
         if place == 0 or step == first:
-            order = torch.randperm(n, generator=torch.Generator().manual_seed(recipe.seed * 1000 + epoch))
+            order = torch.randperm(
+                n, generator=torch.Generator().manual_seed(recipe.seed * 1000 + epoch)
+            )
             order = order.to(where)
             _set_patch_drop(model, phase(recipe.patch_drop, epoch, 0.0))
             size = int(phase(recipe.sizes, epoch, model.input_size))
@@ -145,7 +151,9 @@ def fit(
         chosen = order[place * batch : (place + 1) * batch]
         pixels = images[chosen]
         if recipe.augment:
-            pixels = data.augment(pixels, torch.Generator().manual_seed(recipe.seed * 1_000_003 + step))
+            pixels = data.augment(
+                pixels, torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+            )
         mine = slice(rank, None, crew) if rank < len(chosen) else slice(0, 1)
         share = len(chosen[mine]) / len(chosen) if rank < len(chosen) else 0.0
         x = data.preprocess(pixels[mine], size, model.mean, model.std).contiguous(
@@ -174,7 +182,9 @@ def fit(
         if ends or (place + 1) % SAVE_EVERY == 0:
             for key in live:
                 records[key].copy_(processes.total(live[key]))
-            bad = torch.nonzero(~(records["loss"][: step + 1] < EXPLODED))  # also where it is not a number
+            bad = torch.nonzero(
+                ~(records["loss"][: step + 1] < EXPLODED)
+            )  # also where it is not a number
             if len(bad):
                 raise FloatingPointError(
                     f"The loss is {records['loss'][bad[0]].item():.3g} at batch {int(bad[0])}: lower the learning rate (now {recipe.lr}). The state before it is kept in {state.file.name}."
@@ -227,7 +237,9 @@ def _log(run_dir: Path, records: dict[str, torch.Tensor], epoch: int, steps: int
             writer.add_scalar(key.replace("_", "/"), records[key][epoch], (epoch + 1) * steps - 1)
 
 
-def run_dir(arch: str, chosen: Profile, source: str, weights: str = "auto", label: str = "") -> Path:
+def run_dir(
+    arch: str, chosen: Profile, source: str, weights: str = "auto", label: str = ""
+) -> Path:
     """Where a fine-tuning lives: runs/<profile>/<source>/<arch>, `-none` from random weights, `-<label>`."""
     place = "".join(c if c.isalnum() else "-" for c in source.lower()).strip("-")
     parts = [arch, "" if weights == "auto" else Path(weights).stem.replace(":", "-"), label]

@@ -22,7 +22,9 @@ def spread(heatmaps: torch.Tensor, share: float = 0.5) -> torch.Tensor:
     return (mass < share * mass[:, -1:]).float().mean(1)
 
 
-def box(heatmap: torch.Tensor, share: float = 0.25, strongest: bool = True) -> tuple[int, int, int, int]:
+def box(
+    heatmap: torch.Tensor, share: float = 0.25, strongest: bool = True
+) -> tuple[int, int, int, int]:
     """The square covering `share` of the picture with the most (least) magnitude of a map (h, w).
 
     Returns (top, left, bottom, right) in the map's pixels, end exclusive.
@@ -48,7 +50,11 @@ class BlurTest:
 
 
 def blur_test(
-    model: nn.Module, images: torch.Tensor, heatmaps: torch.Tensor, targets: torch.Tensor, share: float = 0.25
+    model: nn.Module,
+    images: torch.Tensor,
+    heatmaps: torch.Tensor,
+    targets: torch.Tensor,
+    share: float = 0.25,
 ) -> BlurTest:
     """Blur each map's strongest, and instead its weakest, square and watch the target's probability.
 

@@ -45,9 +45,15 @@ def order(heatmaps: torch.Tensor, seed: int = 0) -> torch.Tensor:
 
 
 def curves(
-    model: nn.Module, images: torch.Tensor, heatmaps: Mapping[str, torch.Tensor], targets: torch.Tensor,
-    insert: bool = False, kind: str = "blur", steps: int = 8, chunk: int = 256,
-) -> dict[str, torch.Tensor]:  # fmt: skip
+    model: nn.Module,
+    images: torch.Tensor,
+    heatmaps: Mapping[str, torch.Tensor],
+    targets: torch.Tensor,
+    insert: bool = False,
+    kind: str = "blur",
+    steps: int = 8,
+    chunk: int = 256,
+) -> dict[str, torch.Tensor]:
     """Probability of the target as pixels go (deletion) or come (insertion), in each map's order.
 
     Petsiuk et al. 2018, section 3.2. images uint8 (B, 3, h, w), heatmaps {name: (B, h, w)},
@@ -60,7 +66,9 @@ def curves(
     rows = torch.arange(len(images))
     # the two ends do not depend on the map
     first, last = (logits_of(model, x, chunk).softmax(1)[rows, targets] for x in (start, end))
-    bar = tqdm(total=len(heatmaps) * len(images) * (steps - 1), unit="img", leave=False, mininterval=1.0)
+    bar = tqdm(
+        total=len(heatmaps) * len(images) * (steps - 1), unit="img", leave=False, mininterval=1.0
+    )
     bar.set_description(f"{'inserting' if insert else 'deleting'} by {kind}")
     found = {}
     for name, maps in heatmaps.items():
@@ -81,9 +89,17 @@ def area(curve: torch.Tensor) -> torch.Tensor:
 
 
 def sensitivity_n(
-    model: nn.Module, images: torch.Tensor, heatmaps: Mapping[str, torch.Tensor], targets: torch.Tensor,
-    share: float = 0.25, draws: int = 24, cell: int = 4, kind: str = "blur", seed: int = 0, chunk: int = 256,
-) -> dict[str, torch.Tensor]:  # fmt: skip
+    model: nn.Module,
+    images: torch.Tensor,
+    heatmaps: Mapping[str, torch.Tensor],
+    targets: torch.Tensor,
+    share: float = 0.25,
+    draws: int = 24,
+    cell: int = 4,
+    kind: str = "blur",
+    seed: int = 0,
+    chunk: int = 256,
+) -> dict[str, torch.Tensor]:
     """Do regions with more attribution cost more logit? Correlation over random regions, {name: (B,)} in -1..1.
 
     Ancona et al. 2018, section 4.2, with squares of `cell` pixels for pixels: `share` of the
@@ -93,7 +109,9 @@ def sensitivity_n(
     """
     height, width = images.shape[-2:]
     if height % cell or width % cell:
-        raise ValueError(f"Squares of {cell} pixels do not tile an image of {height} by {width} pixels.")
+        raise ValueError(
+            f"Squares of {cell} pixels do not tile an image of {height} by {width} pixels."
+        )
     generator = torch.Generator().manual_seed(seed)
     squares = (height // cell) * (width // cell)
     chosen = torch.rand(draws, squares, generator=generator).argsort(1) < round(share * squares)
@@ -106,7 +124,9 @@ def sensitivity_n(
     falls = torch.stack(falls, 1)  # (B, draws); the whole image's logit would only add a constant
     found = {}
     for name, maps in heatmaps.items():
-        sums = F.avg_pool2d(check(maps)[:, None].float(), cell).flatten(1) @ chosen.T.float()  # (B, draws)
+        sums = (
+            F.avg_pool2d(check(maps)[:, None].float(), cell).flatten(1) @ chosen.T.float()
+        )  # (B, draws)
         found[name] = F.cosine_similarity(sums - sums.mean(1, True), falls - falls.mean(1, True))
     return found
 
@@ -123,6 +143,8 @@ def agreement(scores: Mapping[str, Mapping[str, float]]) -> tuple[list[str], np.
         if set(scores[name]) != set(methods):
             raise ValueError(f"{name} does not score the same methods as {names[0]}.")
         if len(set(scores[name].values())) == 1:
-            raise ValueError(f"{name} gives every method the same score: there are no ranks to compare.")
+            raise ValueError(
+                f"{name} gives every method the same score: there are no ranks to compare."
+            )
     ranks = [rankdata([scores[name][method] for method in methods]) for name in names]
     return names, np.array([[kendalltau(a, b).statistic for b in ranks] for a in ranks])

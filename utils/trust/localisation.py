@@ -11,8 +11,16 @@ from scipy.stats import rankdata
 from .. import data
 
 __all__ = [
-    "METRICS", "auc", "check", "evidence", "iou", "localisation", "mass_inside", "pointing_game", "reference_maps",
-]  # fmt: skip
+    "METRICS",
+    "auc",
+    "check",
+    "evidence",
+    "iou",
+    "localisation",
+    "mass_inside",
+    "pointing_game",
+    "reference_maps",
+]
 
 
 def check(heatmaps: torch.Tensor) -> torch.Tensor:
@@ -25,7 +33,9 @@ def check(heatmaps: torch.Tensor) -> torch.Tensor:
         raise ValueError(f"Heatmaps must be (B, h, w), and these are {tuple(heatmaps.shape)}.")
     flat = heatmaps.flatten(1)
     if not flat.isfinite().all():
-        raise ValueError("A heatmap holds values that are not finite numbers: look at how it was made.")
+        raise ValueError(
+            "A heatmap holds values that are not finite numbers: look at how it was made."
+        )
     constant = torch.nonzero(flat.amax(1) == flat.amin(1)).flatten().tolist()
     if constant:
         raise ValueError(
@@ -96,7 +106,9 @@ def mass_inside(heatmaps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """
     flat, inside = _both(heatmaps, masks)
     if (flat < 0).any():
-        raise ValueError("Mass needs maps without a sign: take evidence(heatmaps)[0] or their magnitude.")
+        raise ValueError(
+            "Mass needs maps without a sign: take evidence(heatmaps)[0] or their magnitude."
+        )
     return (flat * inside).sum(1) / flat.sum(1)
 
 

@@ -15,7 +15,16 @@ from torch import nn
 from ..data import ImageSet
 from .localisation import check
 
-__all__ = ["cascade", "randomised", "shifted", "shuffled_labels", "similarity", "spearman", "ssim", "stages"]
+__all__ = [
+    "cascade",
+    "randomised",
+    "shifted",
+    "shuffled_labels",
+    "similarity",
+    "spearman",
+    "ssim",
+    "stages",
+]
 
 
 # ---------------------------------------------------------------- how alike two maps are
@@ -65,7 +74,9 @@ def stages(model: nn.Module) -> dict[str, list[str]]:
     if isinstance(model, VisionTransformer):
         depth = len(model.blocks)
         groups = {
-            f"blocks {i + 1}-{min(i + 3, depth)}": [f"blocks.{j}" for j in range(i, min(i + 3, depth))][::-1]
+            f"blocks {i + 1}-{min(i + 3, depth)}": [
+                f"blocks.{j}" for j in range(i, min(i + 3, depth))
+            ][::-1]
             for i in range(0, depth, 3)
         }
         first, last = ["norm_pre", "patch_embed", ""], ["head", "fc_norm", "norm"]

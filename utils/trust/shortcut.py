@@ -22,7 +22,9 @@ class Watermark:
         """Which pixels it covers: bool (height, width). Raises ValueError if it leaves the picture."""
         bottom, right = self.top + self.side, self.left + self.side
         if self.top < 0 or self.left < 0 or self.side < 1 or bottom > height or right > width:
-            raise ValueError(f"The watermark {self} does not lie in an image of {height} by {width} pixels.")
+            raise ValueError(
+                f"The watermark {self} does not lie in an image of {height} by {width} pixels."
+            )
         found = torch.zeros(height, width, dtype=torch.bool)
         found[self.top : bottom, self.left : right] = True
         return found
@@ -50,4 +52,6 @@ def plant(
     stamped[members[lot[: round(share * len(members))]]] = True
     images = image_set.images.clone()
     images[stamped] = mark.stamp(images[stamped])
-    return replace(image_set, images=images, source=f"{image_set.source} with a planted mark"), stamped
+    return replace(
+        image_set, images=images, source=f"{image_set.source} with a planted mark"
+    ), stamped

@@ -8,9 +8,19 @@ import torch
 from utils.bench import cpu, measure
 
 NAMES = [
-    "input", "evaluation", "gradcam_single", "gradcam_batch", "gradcam_forward", "ig_memory_steps", "ig_memory_images",
-    "ig_adaptive", "lrp_b1", "lrp_b8", "attention", "data_share",
-]  # fmt: skip
+    "input",
+    "evaluation",
+    "gradcam_single",
+    "gradcam_batch",
+    "gradcam_forward",
+    "ig_memory_steps",
+    "ig_memory_images",
+    "ig_adaptive",
+    "lrp_b1",
+    "lrp_b8",
+    "attention",
+    "data_share",
+]
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +41,19 @@ def test_every_case_is_there_with_its_fields(written):
             assert entry[key] > 0
         low, high = entry["spread"]
         assert low <= entry["ratio"] <= high
-        assert entry["what"] and entry["unit"] in ("seconds", "MB") and entry["device"] == "CPU, 1 thread"
+        assert (
+            entry["what"]
+            and entry["unit"] in ("seconds", "MB")
+            and entry["device"] == "CPU, 1 thread"
+        )
         met = (
             entry["ratio"] >= entry["target"]
             if entry["bound"] == "at least"
             else entry["ratio"] <= entry["target"]
         )
-        assert entry["holds"] == (met and all(value <= top for value, top in entry["also"].values()))
+        assert entry["holds"] == (
+            met and all(value <= top for value, top in entry["also"].values())
+        )
 
 
 def test_what_does_not_depend_on_speed_holds(written):

@@ -32,8 +32,12 @@ def test_every_case_is_there_with_its_fields(written):
         assert entry["ours"] > 0 and entry["peak_mb"] > 0 and entry["arch"] and entry["weights"]
         assert entry["device"] and entry["command"] == "python -m utils.gpu"
         if name.endswith("_share"):
-            assert entry["unit"] == "operations/s" and entry["ratio"] == entry["peer"] / entry["ours"]
-            assert 0 < entry["ratio"] <= 1.5 and entry["holds"] == (entry["ratio"] >= entry["target"])
+            assert (
+                entry["unit"] == "operations/s" and entry["ratio"] == entry["peer"] / entry["ours"]
+            )
+            assert 0 < entry["ratio"] <= 1.5 and entry["holds"] == (
+                entry["ratio"] >= entry["target"]
+            )
             assert entry["images_per_second"] > 0
         else:
             assert entry["unit"] == "seconds" and entry["holds"] == (entry["ours"] <= entry["peer"])

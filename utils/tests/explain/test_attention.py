@@ -24,18 +24,31 @@ def vit():
 
 def test_rollout_is_the_published_one():
     stored = np.load(Path(__file__).with_name("lrp_reference.npz"))
-    model = VisionTransformer(img_size=32, patch_size=4, embed_dim=64, depth=3, num_heads=4, num_classes=10)
-    model.load_state_dict({k[3:]: torch.from_numpy(stored[k]) for k in stored.files if k.startswith("sd/")})
+    model = VisionTransformer(
+        img_size=32, patch_size=4, embed_dim=64, depth=3, num_heads=4, num_classes=10
+    )
+    model.load_state_dict(
+        {k[3:]: torch.from_numpy(stored[k]) for k in stored.files if k.startswith("sd/")}
+    )
     maps = attention.maps(model.double(), torch.from_numpy(stored["x"]).double(), rows="all")
     torch.testing.assert_close(
-        attention.rollout(maps), torch.from_numpy(stored["attention_rollout"]).double(), rtol=1e-6, atol=1e-9
+        attention.rollout(maps),
+        torch.from_numpy(stored["attention_rollout"]).double(),
+        rtol=1e-6,
+        atol=1e-9,
     )
 
 
 @pytest.mark.parametrize("qk_norm", [False, True])
 def test_maps_are_what_timm_multiplies_with(qk_norm):
     model = VisionTransformer(
-        img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=4, num_classes=3, qk_norm=qk_norm
+        img_size=32,
+        patch_size=8,
+        embed_dim=32,
+        depth=2,
+        num_heads=4,
+        num_classes=3,
+        qk_norm=qk_norm,
     ).eval()
     seen = []
     for block in model.blocks:
@@ -130,7 +143,9 @@ def test_ablated_head_is_the_model_with_its_weights_zeroed(vit):
     torch.testing.assert_close(silenced, wanted)
     assert torch.equal(before, after) and not torch.allclose(before, silenced)
     with (
-        pytest.raises(ValueError, match=r"no head 3 in a block 4: blocks are 0\.\.11, heads 0\.\.2"),
+        pytest.raises(
+            ValueError, match=r"no head 3 in a block 4: blocks are 0\.\.11, heads 0\.\.2"
+        ),
         attention.ablated(vit, 4, 3),
     ):
         pass
@@ -175,7 +190,9 @@ def test_collect_per_chunk_keeps_only_the_rows(vit):
     assert rows.untyped_storage().nbytes() == 5 * 12 * 3 * 65 * 4  # no view of anything larger
     torch.testing.assert_close(rows, attention.collect(vit, images, chunk=5))
     rolled = attention.collect(vit, images, "all", chunk=3, keep=attention.rollout)
-    torch.testing.assert_close(rolled, attention.collect(vit, images, "all", chunk=1, keep=attention.rollout))
+    torch.testing.assert_close(
+        rolled, attention.collect(vit, images, "all", chunk=1, keep=attention.rollout)
+    )
     assert rolled.shape == (5, 64)
     with pytest.raises(ValueError, match="chunk must be at least 1"):
         attention.collect(vit, images, chunk=0)

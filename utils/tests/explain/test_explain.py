@@ -61,7 +61,9 @@ def test_contract(nets, arch, method):
         model.eval()
         for name, p in model.named_parameters():
             p.requires_grad_(flags[name])
-    assert batch.shape == (3, 32, 32) and batch.dtype == torch.float32 and batch.device.type == "cpu"
+    assert (
+        batch.shape == (3, 32, 32) and batch.dtype == torch.float32 and batch.device.type == "cpu"
+    )
     assert batch.flatten(1).std(1).min() > 0  # a constant map explains nothing
     assert (batch.min() < 0) <= explain.METHODS[method].signed
     singles = torch.cat(
@@ -86,7 +88,9 @@ def test_gradcam_equals_pytorch_grad_cam(nets, arch, layer):
     model = nets[arch]
     images = pictures(2, model.input_size)
     ours = explain.explain(model, images, torch.tensor([1, 7]), "gradcam", layer=layer)
-    reshape = (lambda t: t[:, 1:].transpose(1, 2).unflatten(2, (8, 8))) if arch == "vit_mini" else None
+    reshape = (
+        (lambda t: t[:, 1:].transpose(1, 2).unflatten(2, (8, 8))) if arch == "vit_mini" else None
+    )
     target = model.get_submodule(layer or explain.layers(model)[-1])
     x = data.preprocess(images, model.input_size, model.mean, model.std)
     with GradCAM(model, [target], reshape_transform=reshape) as peer:
@@ -97,14 +101,18 @@ def test_gradcam_equals_pytorch_grad_cam(nets, arch, layer):
     torch.testing.assert_close((ours - low) / (high - low + 1e-7), theirs, rtol=0, atol=2e-3)
 
 
-@pytest.mark.parametrize("arch", ["convnext_atto", "efficientnet_b0", "swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize(
+    "arch", ["convnext_atto", "efficientnet_b0", "swin_tiny_patch4_window7_224"]
+)
 def test_other_timm_models_explain_their_stages(arch):
     torch.manual_seed(0)
     model = models.build(arch, 3, "none")
     for module in model.modules():
         if hasattr(module, "gamma") and isinstance(module.gamma, nn.Parameter):
             nn.init.ones_(module.gamma)  # fresh ConvNeXt blocks are almost the identity
-    models.head(model).weight.data.mul_(1e7)  # fresh networks' maps are so faint that the peer's 1e-7 counts
+    models.head(model).weight.data.mul_(
+        1e7
+    )  # fresh networks' maps are so faint that the peer's 1e-7 counts
     names = explain.layers(model)
     channels_last = arch.startswith("swin")
     x = data.preprocess(pictures(2, 64), model.input_size, model.mean, model.std)
@@ -112,7 +120,9 @@ def test_other_timm_models_explain_their_stages(arch):
         ours = explain.METHODS["gradcam"].run(model, x, torch.tensor([1, 2]), layer=name)
         reshape = (lambda t: t.movedim(-1, 1)) if channels_last else None
         with GradCAM(model, [model.get_submodule(name)], reshape_transform=reshape) as peer:
-            theirs = torch.from_numpy(peer(x, [ClassifierOutputTarget(1), ClassifierOutputTarget(2)]))
+            theirs = torch.from_numpy(
+                peer(x, [ClassifierOutputTarget(1), ClassifierOutputTarget(2)])
+            )
         assert 2 < ours.shape[1] == ours.shape[2] < model.input_size, (name, ours.shape)
         ours = F.interpolate(ours[:, None], theirs.shape[1:], mode="bilinear")[:, 0]
         low, high = ours.amin((1, 2), True), ours.amax((1, 2), True)
@@ -138,19 +148,25 @@ def test_targets_change_the_map_and_none_is_the_prediction(nets):
     predicted = model(x).argmax(1)
     by_default = explain.explain(model, images, None, "saliency")
     assert torch.equal(by_default, explain.explain(model, images, predicted, "saliency"))
-    assert not torch.allclose(by_default, explain.explain(model, images, (predicted + 1) % 10, "saliency"))
+    assert not torch.allclose(
+        by_default, explain.explain(model, images, (predicted + 1) % 10, "saliency")
+    )
 
 
 def test_saliency_and_smoothgrad_are_gradients(nets):
     model, images = nets["vit_mini"], pictures(2)
     x = data.preprocess(images, 32, model.mean, model.std).requires_grad_()
     (gradient,) = torch.autograd.grad(model(x)[:, 4].sum(), x)
-    torch.testing.assert_close(explain.explain(model, images, 4, "saliency"), gradient.abs().amax(1))
+    torch.testing.assert_close(
+        explain.explain(model, images, 4, "saliency"), gradient.abs().amax(1)
+    )
     still = explain.explain(model, images, 4, "smoothgrad", samples=2, sigma=0.0)
     torch.testing.assert_close(still, gradient.abs().sum(1), rtol=1e-4, atol=1e-6)
     noisy = explain.explain(model, images, 4, "smoothgrad", samples=2)
     assert not torch.allclose(noisy, still)
-    assert not torch.allclose(noisy, explain.explain(model, images, 4, "smoothgrad", samples=2, seed=1))
+    assert not torch.allclose(
+        noisy, explain.explain(model, images, 4, "smoothgrad", samples=2, seed=1)
+    )
 
 
 def test_lrp_is_the_module_of_that_name(nets):
@@ -209,14 +225,18 @@ def test_maps_take_the_size_of_the_images(nets):
         ("resnet34_slim", dict(method="attention_rollout"), "does not work on a CNN.*gradcam"),
         ("resnet34_slim", dict(method="lrp", start_layer=2), "Vision Transformers only"),
         ("alexnet_slim", dict(method="lrp"), "AlexNet"),
-        ("vit_mini", dict(method="integrated_gradients", baseline="pink"), "no baseline 'pink': use one of black"),
+        (
+            "vit_mini",
+            dict(method="integrated_gradients", baseline="pink"),
+            "no baseline 'pink': use one of black",
+        ),
         ("vit_mini", dict(method="integrated_gradients", steps=0), "at least 1 step"),
         ("vit_mini", dict(method="smoothgrad", samples=0), "samples >= 1"),
         ("vit_mini", dict(targets=10), "classes 0..9"),
         ("vit_mini", dict(targets=torch.tensor([1, 2])), "2 targets for 1 images"),
         ("vit_mini", dict(chunk=0), "chunk must be at least 1"),
     ],
-)  # fmt: skip
+)
 def test_bad_requests_are_refused(nets, arch, arguments, message):
     with pytest.raises(ValueError, match=message):
         explain.explain(nets[arch], pictures(1), **arguments)
@@ -230,7 +250,9 @@ def test_odd_inputs_are_refused(nets):
 
 
 def test_blur_region_changes_only_the_box():
-    images = (torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 255).to(torch.uint8)
+    images = (torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 255).to(
+        torch.uint8
+    )
     changed = explain.blur_region(images, (4, 8, 20, 24))
     inside = torch.zeros(32, 32, dtype=torch.bool)
     inside[4:20, 8:24] = True

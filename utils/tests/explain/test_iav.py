@@ -65,12 +65,16 @@ def test_scaling_either_map_changes_nothing(vit, similarity):
 
 @pytest.mark.parametrize("attribution", ["smoothgrad", "gradcam", "integrated_gradients", "lrp"])
 def test_chunks_change_nothing(vit, attribution):
-    options = {"smoothgrad": {"samples": 2}, "integrated_gradients": {"steps": 3}}.get(attribution, {})
+    options = {"smoothgrad": {"samples": 2}, "integrated_gradients": {"steps": 3}}.get(
+        attribution, {}
+    )
     images = pictures(5)
     whole = iav.ia_scores(vit, images, attribution, **options)
     assert whole.isfinite().all() and whole.std() > 0
     for chunk in (1, 2):
-        torch.testing.assert_close(iav.ia_scores(vit, images, attribution, chunk=chunk, **options), whole)
+        torch.testing.assert_close(
+            iav.ia_scores(vit, images, attribution, chunk=chunk, **options), whole
+        )
 
 
 def test_permuted_heads_permute_the_scores(vit):
@@ -99,7 +103,9 @@ def test_similarities_are_scipys_also_with_ties():
 
 def test_a_map_that_prefers_no_place_has_no_correlation():
     some, flat = torch.rand(196), torch.full((196,), 1 / 196)
-    assert iav.similarity_of(flat, some, "pearson") == iav.similarity_of(flat, some, "spearman") == 0
+    assert (
+        iav.similarity_of(flat, some, "pearson") == iav.similarity_of(flat, some, "spearman") == 0
+    )
     assert iav.similarity_of(torch.zeros(196), some) == 0
 
 
@@ -182,7 +188,9 @@ def test_late_blocks_are_the_last_third():
 
 def test_bad_requests_are_refused(vit):
     images = pictures(2)
-    with pytest.raises(ValueError, match="no attribution 'shap' for this model: use one of saliency"):
+    with pytest.raises(
+        ValueError, match="no attribution 'shap' for this model: use one of saliency"
+    ):
         iav.ia_scores(vit, images, "shap")
     with pytest.raises(ValueError, match="no similarity 'dot': use one of cosine"):
         iav.ia_scores(vit, images, similarity="dot")

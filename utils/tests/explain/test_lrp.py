@@ -22,8 +22,12 @@ def reference() -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def vit(reference) -> nn.Module:
-    model = VisionTransformer(img_size=32, patch_size=4, embed_dim=64, depth=3, num_heads=4, num_classes=10)
-    model.load_state_dict({key[3:]: value for key, value in reference.items() if key.startswith("sd/")})
+    model = VisionTransformer(
+        img_size=32, patch_size=4, embed_dim=64, depth=3, num_heads=4, num_classes=10
+    )
+    model.load_state_dict(
+        {key[3:]: value for key, value in reference.items() if key.startswith("sd/")}
+    )
     return model.double().eval()
 
 
@@ -46,13 +50,18 @@ def error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 
 def inputs(n: int, size: int = 32) -> torch.Tensor:
-    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return torch.randn(
+        n, 3, size, size, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
 
 
 def test_transformer_attribution_is_the_published_one(vit, reference):
     x, target = reference["x"].double(), int(reference["index"])
     assert error(lrp.transformer_attribution(vit, x, target), reference["ta"]) < 1e-4
-    assert error(lrp.transformer_attribution(vit, x, target, start_layer=1), reference["ta_start1"]) < 1e-4
+    assert (
+        error(lrp.transformer_attribution(vit, x, target, start_layer=1), reference["ta_start1"])
+        < 1e-4
+    )
     assert error(lrp.relevance_rollout(vit, x, target), reference["rollout"]) < 1e-4
 
 
@@ -140,7 +149,9 @@ def test_resnet_batch_equals_singles_and_nothing_is_left_behind():
 
 
 def test_resnet_relevance_equals_zennit():
-    composites = pytest.importorskip("zennit.composites", reason="zennit, the peer, is not installed")
+    composites = pytest.importorskip(
+        "zennit.composites", reason="zennit, the peer, is not installed"
+    )
     from zennit.torchvision import ResNetCanonizer
 
     model, x = make_resnet(torchvision.models.resnet34(num_classes=10)), inputs(1, 64)

@@ -65,7 +65,9 @@ def test_relevance_on_every_kind(kind):
     singles = torch.cat([lrp.transformer_attribution(model, x[i : i + 1]) for i in range(4)])
     torch.testing.assert_close(heat, singles, rtol=1e-7, atol=1e-10)
     later = lrp.relevance(model, x, 0, start_layer=1)
-    assert (later.block_sums - 1).abs().max() < 1e-9 and later.attn_cam.shape[1] == len(model.blocks) - 1
+    assert (later.block_sums - 1).abs().max() < 1e-9 and later.attn_cam.shape[1] == len(
+        model.blocks
+    ) - 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -157,7 +159,10 @@ def test_unknown_parts_are_refused_by_name(change, name):
             marks=DIFF,
         ),
         (lambda: timm.create_model("beit_base_patch16_224", img_size=32, depth=1), "Beit"),
-        (lambda: timm.create_model("swin_tiny_patch4_window7_224", depths=(1, 1, 1, 1)), "SwinTransformer"),
+        (
+            lambda: timm.create_model("swin_tiny_patch4_window7_224", depths=(1, 1, 1, 1)),
+            "SwinTransformer",
+        ),
     ],
 )
 def test_attention_refuses_by_name(build, name):
@@ -222,7 +227,9 @@ def hugging_vit():
 
     def build(**change):
         torch.manual_seed(0)
-        small = dict(image_size=32, patch_size=8, hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
+        small = dict(
+            image_size=32, patch_size=8, hidden_size=32, num_hidden_layers=2, num_attention_heads=4
+        )
         config = transformers.ViTConfig(**small, intermediate_size=80, num_labels=5, **change)
         model = transformers.ViTForImageClassification(config)
         for parameter in model.parameters():
@@ -257,11 +264,15 @@ def test_hugging_face_names_of_both_generations():
     ]
     both = [
         vit._renamed(
-            {start + name: torch.full((2,), i) for i, name in enumerate(names)}, vit.HUGGINGFACE, "ViT"
+            {start + name: torch.full((2,), i) for i, name in enumerate(names)},
+            vit.HUGGINGFACE,
+            "ViT",
         )
         for start, names in zip((old, new), zip(*pairs, strict=True), strict=True)
     ]
-    assert both[0].keys() == both[1].keys() >= {"blocks.1.attn.qkv.bias", "blocks.1.attn.proj.weight"}
+    assert (
+        both[0].keys() == both[1].keys() >= {"blocks.1.attn.qkv.bias", "blocks.1.attn.proj.weight"}
+    )
     assert all(torch.equal(both[0][key], both[1][key]) for key in both[0])
     assert both[0]["blocks.1.attn.qkv.bias"].tolist() == [0, 0, 1, 1, 2, 2]
 

@@ -35,7 +35,9 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(params=["example", "committed"])
-def report_file(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def report_file(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A small page with everything in it, and the report of the repository."""
     if request.param == "committed":
         if not COMMITTED.exists():
@@ -57,7 +59,9 @@ def opened(browser: Browser, report_file: Path) -> Iterator[tuple[Page, list[str
     page.on("request", lambda request: asked.append(request.url))
     page.on(
         "console",
-        lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None,
+        lambda message: (
+            complaints.append(message.text) if message.type in ("error", "warning") else None
+        ),
     )
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(report_file.as_uri(), wait_until="networkidle")
@@ -74,7 +78,12 @@ def test_it_asks_nothing_of_the_network(opened: tuple[Page, list[str], list[str]
 
 def test_pictures_and_formulas_are_drawn(opened: tuple[Page, list[str], list[str]]) -> None:
     page = opened[0]
-    assert page.evaluate("Promise.all([...document.images].map(i => i.decode())).then(all => all.length)") > 0
+    assert (
+        page.evaluate(
+            "Promise.all([...document.images].map(i => i.decode())).then(all => all.length)"
+        )
+        > 0
+    )
     assert page.evaluate("[...document.images].filter(i => !i.naturalWidth || !i.alt).length") == 0
     sizes = page.evaluate(
         "[...document.querySelectorAll('math')].map(m => m.getBoundingClientRect()).map(b => b.width * b.height)"
@@ -105,7 +114,9 @@ def test_it_is_dark_at_night_and_white_on_paper(opened: tuple[Page, list[str], l
     assert page.evaluate(light) is False
     page.emulate_media(color_scheme="dark", media="print")
     assert page.evaluate(light) is True
-    assert page.evaluate("getComputedStyle(document.querySelector('details.code')).display") == "none"
+    assert (
+        page.evaluate("getComputedStyle(document.querySelector('details.code')).display") == "none"
+    )
 
 
 def test_the_contents_lead_to_the_sections(opened: tuple[Page, list[str], list[str]]) -> None:

@@ -33,7 +33,10 @@ def images() -> ImageSet:
 @pytest.fixture(scope="module")
 def nets() -> dict[str, torch.nn.Module]:
     torch.manual_seed(0)
-    return {"ResNet": models.build("resnet34_slim", 10, "none"), "ViT": models.build("vit_mini", 10, "none")}
+    return {
+        "ResNet": models.build("resnet34_slim", 10, "none"),
+        "ViT": models.build("vit_mini", 10, "none"),
+    }
 
 
 @pytest.fixture
@@ -52,9 +55,13 @@ def test_filters_keep_what_they_say(explorer: Explorer) -> None:
     assert sorted(right + wrong) == list(range(12)) and all(said.correct[i] for i in right)
     assert explorer.kept(BOTH, label=3) == [3]
     other = explorer.said["ViT"].predicted
-    assert explorer.kept(BOTH, "disagree") == [i for i in range(12) if said.predicted[i] != other[i]]
+    assert explorer.kept(BOTH, "disagree") == [
+        i for i in range(12) if said.predicted[i] != other[i]
+    ]
     taken = int(said.predicted[0])
-    assert set(explorer.kept(BOTH, taken_for=taken)) == {i for i in range(12) if said.predicted[i] == taken}
+    assert set(explorer.kept(BOTH, taken_for=taken)) == {
+        i for i in range(12) if said.predicted[i] == taken
+    }
     assert explorer.kept(BOTH, confidence=(0.999, 1.0)) == []
 
 
@@ -92,7 +99,10 @@ def test_what_nobody_wants_is_given_up_and_not_kept(explorer: Explorer) -> None:
 
 
 def test_trust_numbers_are_those_of_the_method(explorer: Explorer) -> None:
-    assert explorer.numbers(View(0, BOTH, "lrp")) == {"ResNet": {"pointing": 0.25}, "ViT": {"pointing": 0.5}}
+    assert explorer.numbers(View(0, BOTH, "lrp")) == {
+        "ResNet": {"pointing": 0.25},
+        "ViT": {"pointing": 0.5},
+    }
     assert explorer.numbers(View(0, BOTH, "saliency")) == {}
 
 
@@ -107,7 +117,9 @@ def test_controls_without_effect_hide(panel: Panel) -> None:
     panel.knobs["method"].value = "attention"
     assert {"block", "head"} <= shown() and "layer" not in shown()
     panel.knobs["models"].value = BOTH  # attention does not fit a ResNet
-    assert panel.knobs["method"].value != "attention" and "attention" not in panel.explorer.methods(BOTH)
+    assert panel.knobs["method"].value != "attention" and "attention" not in panel.explorer.methods(
+        BOTH
+    )
     panel.knobs["method"].value = "integrated_gradients"
     assert {"steps", "baseline"} <= shown()
     panel.knobs["region"].value = "blur"
@@ -118,10 +130,19 @@ def test_every_control_changes_the_picture(panel: Panel) -> None:
     panel.knobs["models"].value, panel.knobs["method"].value = ("ViT",), "attention"
     seen = {panel.picture.value}
     for name, value in [
-        ("image", 4), ("block", 2), ("head", 1), ("target", 3), ("overlay", 0.2), ("region", "erase"),
-        ("rows", (0, 6)), ("columns", (0, 9)), ("colour_scale", "shared"), ("models", BOTH), ("method", "lrp"),
+        ("image", 4),
+        ("block", 2),
+        ("head", 1),
+        ("target", 3),
+        ("overlay", 0.2),
+        ("region", "erase"),
+        ("rows", (0, 6)),
+        ("columns", (0, 9)),
+        ("colour_scale", "shared"),
+        ("models", BOTH),
+        ("method", "lrp"),
         ("images", "validation"),
-    ]:  # fmt: skip
+    ]:
         panel.knobs[name].value = value
         assert panel.picture.value not in seen, name
         seen.add(panel.picture.value)
@@ -130,7 +151,10 @@ def test_every_control_changes_the_picture(panel: Panel) -> None:
 def test_an_empty_filter_says_so_and_keeps_the_picture(panel: Panel) -> None:
     before = panel.picture.value
     panel.knobs["confidence"].value = (1.0, 1.0)
-    assert panel.status.value == "No image passes this filter: widen it." and panel.picture.value == before
+    assert (
+        panel.status.value == "No image passes this filter: widen it."
+        and panel.picture.value == before
+    )
     panel.knobs["confidence"].value = (0.0, 1.0)
     assert "of 12" in panel.status.value
 
@@ -162,7 +186,10 @@ def test_a_broken_upload_is_one_sentence(panel: Panel) -> None:
     before = panel.picture.value
     for content in (b"this is no image", photograph("RGB").getvalue()[:200], b""):
         panel._own(uploads(({"name": "broken.png", "content": memoryview(content)},)))
-        assert panel.status.value.startswith("broken.png cannot be read") and "\n" not in panel.status.value
+        assert (
+            panel.status.value.startswith("broken.png cannot be read")
+            and "\n" not in panel.status.value
+        )
         assert panel.picture.value == before
     panel.path.value = "no such file.jpg"
     assert panel.status.value.startswith("no such file.jpg cannot be read")
@@ -171,7 +198,9 @@ def test_a_broken_upload_is_one_sentence(panel: Panel) -> None:
 def test_uploads_of_either_ipywidgets() -> None:
     new = uploads(({"name": "a.png", "content": memoryview(b"1")},))
     old = uploads({"a.png": {"metadata": {}, "content": b"1"}})
-    assert [(f.name, f.read()) for f in new] == [(f.name, f.read()) for f in old] == [("a.png", b"1")]
+    assert (
+        [(f.name, f.read()) for f in new] == [(f.name, f.read()) for f in old] == [("a.png", b"1")]
+    )
 
 
 def test_the_newest_question_wins(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,8 +220,17 @@ def test_the_newest_question_wins(panel: Panel, monkeypatch: pytest.MonkeyPatch)
             raise
         return run(model, x, targets, **options)
 
-    monkeypatch.setitem(explain.METHODS, "smoothgrad", explain.METHODS["smoothgrad"].__class__(
-        "smoothgrad", "SmoothGrad", slow, options=dict(samples=1, sigma=0.1, seed=0), repeats=True))  # fmt: skip
+    monkeypatch.setitem(
+        explain.METHODS,
+        "smoothgrad",
+        explain.METHODS["smoothgrad"].__class__(
+            "smoothgrad",
+            "SmoothGrad",
+            slow,
+            options=dict(samples=1, sigma=0.1, seed=0),
+            repeats=True,
+        ),
+    )
 
     async def session() -> None:
         panel.knobs["method"].value = "smoothgrad"

@@ -59,13 +59,18 @@ def served(request: pytest.FixtureRequest, course: Path) -> Iterator[tuple[str, 
     }
     log = (course / f"{request.param}.log").open("w")
     server = subprocess.Popen(
-        [sys.executable, "-m", *command, "--no-browser", f"--port={port}"], env=surroundings, stdout=log, stderr=log
-    )  # fmt: skip
+        [sys.executable, "-m", *command, "--no-browser", f"--port={port}"],
+        env=surroundings,
+        stdout=log,
+        stderr=log,
+    )
     address = f"http://127.0.0.1:{port}/"
     try:
         for _ in range(120):
             try:
-                urllib.request.urlopen(address + ("api" if request.param == "lab" else "static/"), timeout=2)
+                urllib.request.urlopen(
+                    address + ("api" if request.param == "lab" else "static/"), timeout=2
+                )
                 break
             except urllib.error.HTTPError:
                 break
@@ -93,7 +98,9 @@ def opened(served: tuple[str, str]) -> Iterator[tuple[Page, list[str]]]:
         page.on("pageerror", lambda error: errors.append(str(error)))
         if kind == "lab":
             page.goto(address + f"lab/tree/notebooks/{NOTEBOOK}")
-            page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=WAIT)
+            page.wait_for_selector(
+                '.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=WAIT
+            )
             page.click('.lm-MenuBar-itemLabel:text-is("Run")')
             page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
         else:
@@ -105,7 +112,9 @@ def opened(served: tuple[str, str]) -> Iterator[tuple[Page, list[str]]]:
                 timeout=WAIT,
             )
         page.mouse.move(640, 400)
-        for _ in range(100):  # JupyterLab 4.2 stands at the last cell and hides those that are out of sight
+        for _ in range(
+            100
+        ):  # JupyterLab 4.2 stands at the last cell and hides those that are out of sight
             if page.locator(".explorer-status").is_visible():
                 break
             page.mouse.wheel(0, -200)
@@ -199,7 +208,9 @@ def test_uploads_good_and_broken(opened: tuple[Page, list[str]], tmp_path: Path)
     Image.effect_noise((120, 80), 90).convert("RGB").save(tmp_path / "good.jpg")
     (tmp_path / "broken.jpg").write_bytes((tmp_path / "good.jpg").read_bytes()[:300])
     choose(page, "images", "own images")
-    page.wait_for_function("document.querySelector('.explorer-status').textContent.startsWith('Choose')")
+    page.wait_for_function(
+        "document.querySelector('.explorer-status').textContent.startsWith('Choose')"
+    )
 
     def upload(name: str) -> None:
         with page.expect_file_chooser() as chooser:
@@ -215,4 +226,9 @@ def test_uploads_good_and_broken(opened: tuple[Page, list[str]], tmp_path: Path)
     assert picture(page) == before
     changes(page, lambda: choose(page, "images", "test"))
     assert errors == []
-    assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']").filter(has_text="Traceback").count() == 0  # fmt: skip
+    assert (
+        page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']")
+        .filter(has_text="Traceback")
+        .count()
+        == 0
+    )

@@ -61,7 +61,13 @@ def evidence(n: int = 40, failed: list[int] | None = None) -> Evidence:
     maps = torch.rand(n, 32, 32, generator=torch.Generator().manual_seed(1))
     maps[:, 8:20, 10:24] += 2
     return Evidence(
-        some.images, some.labels, predicted, torch.full((n,), 0.8), maps, some.classes, torch.tensor(failed)
+        some.images,
+        some.labels,
+        predicted,
+        torch.full((n,), 0.8),
+        maps,
+        some.classes,
+        torch.tensor(failed),
     )
 
 
@@ -89,7 +95,9 @@ def test_a_planted_weakness_is_found_and_counted() -> None:
     assert "20 of 40 images of dog are taken for cat" in finding.text
     assert "dark" in finding.text and "bright;" not in finding.text
     assert "20 of 20 fail, of the others 0 of 20" in finding.text
-    assert "dog" in finding.prompt and "dark" in finding.prompt and len(finding.prompt.split()) <= 100
+    assert (
+        "dog" in finding.prompt and "dark" in finding.prompt and len(finding.prompt.split()) <= 100
+    )
 
 
 def test_mistakes_of_two_kinds_are_two_findings() -> None:
@@ -106,7 +114,9 @@ def test_mistakes_of_two_kinds_are_two_findings() -> None:
     )
     assert sorted(sorted(f.members) for f in findings) == [dark.tolist(), bright.tolist()]
     words = {"dark" if f.members[0] in dark else "bright": f.text for f in findings}
-    assert "dark" in words["dark"] and "and are bright" in words["bright"].replace("bright;", "bright")
+    assert "dark" in words["dark"] and "and are bright" in words["bright"].replace(
+        "bright;", "bright"
+    )
 
 
 def test_mistakes_like_all_others_are_said_to_be_unexplained() -> None:
@@ -125,22 +135,32 @@ def test_without_a_recognised_image_nothing_is_said_to_look_like_one() -> None:
 
 
 def test_no_mistake_and_one_class_are_said(capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(ValueError, match="There is no mistake to analyse: give more validation images"):
+    with pytest.raises(
+        ValueError, match="There is no mistake to analyse: give more validation images"
+    ):
         RuleAnalyst().analyse(evidence(failed=[]))
     some = pair(12)
-    with pytest.raises(ValueError, match="All 6 images .* are of the class cat: add images of another class"):
+    with pytest.raises(
+        ValueError, match="All 6 images .* are of the class cat: add images of another class"
+    ):
         findings.gather(tiny(), some.subset(range(0, 12, 2)))
     model = tiny()
     right = replace(some, labels=models.logits_of(model, some.images).argmax(1))
-    right = replace(right, images=torch.cat([some.images, some.images]), labels=right.labels.repeat(2))
-    if len(right.labels.unique()) < 2:  # an untrained head may say one class only: turn one image's answer
+    right = replace(
+        right, images=torch.cat([some.images, some.images]), labels=right.labels.repeat(2)
+    )
+    if (
+        len(right.labels.unique()) < 2
+    ):  # an untrained head may say one class only: turn one image's answer
         with torch.no_grad():
             logits = models.logits_of(model, right.images)
             model.head.bias += torch.tensor([0.0, 1.0]) * (logits[:, 0] - logits[:, 1]).median()
         right = replace(right, labels=models.logits_of(model, right.images).argmax(1))
     found = findings.gather(model, right, fallback=3)
     assert found.near and len(found.failed) == 3
-    assert set(found.confidence[found.failed].tolist()) <= set(found.confidence.sort().values[:4].tolist())
+    assert set(found.confidence[found.failed].tolist()) <= set(
+        found.confidence.sort().values[:4].tolist()
+    )
     assert (
         "No mistake among 24 validation images: the loop works on the 3 least certain"
         in capsys.readouterr().out
@@ -198,17 +218,29 @@ class Fake:
 
 def reply(text: str | None, stop: str = "end_turn") -> dict:
     return {
-        "id": "m", "type": "message", "role": "assistant", "model": "fake", "stop_reason": stop, "stop_sequence": None,
+        "id": "m",
+        "type": "message",
+        "role": "assistant",
+        "model": "fake",
+        "stop_reason": stop,
+        "stop_sequence": None,
         "content": [] if text is None else [{"type": "text", "text": text}],
         "usage": {"input_tokens": 1, "output_tokens": 1},
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Fake]]:
     pytest.importorskip("anthropic", reason="anthropic is not installed")
     monkeypatch.setenv(KEY, SECRET)
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+    for name in (
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+    ):
         monkeypatch.delenv(name, raising=False)
     made: list[Fake] = []
 
@@ -228,7 +260,9 @@ def asking(fake: Fake, folder: Path, **options: object) -> ClaudeAnalyst:
 
 
 def test_two_requests_for_each_mistake_and_none_on_a_rerun(fake, tmp_path, capsys) -> None:
-    service = fake(reply("It looked at the sky."), reply("A brown cat in the dark."), reply("B"), reply("C"))
+    service = fake(
+        reply("It looked at the sky."), reply("A brown cat in the dark."), reply("B"), reply("C")
+    )
     found = asking(service, tmp_path).analyse(evidence())
     assert [(f.label, f.other, f.members, f.text, f.prompt) for f in found] == [
         (0, 1, (0,), "It looked at the sky.", "A brown cat in the dark."),
@@ -255,12 +289,16 @@ def test_a_rerun_from_the_cache_needs_no_key(fake, tmp_path, monkeypatch) -> Non
     assert asking(service, tmp_path).analyse(evidence()) == found
 
 
-def test_the_cost_is_printed_before_anything_is_sent_and_limited(fake, tmp_path, capsys, monkeypatch) -> None:
+def test_the_cost_is_printed_before_anything_is_sent_and_limited(
+    fake, tmp_path, capsys, monkeypatch
+) -> None:
     service = fake(reply("A"))
     seen = []
     reply_of = ClaudeAnalyst._reply
     monkeypatch.setattr(
-        ClaudeAnalyst, "_reply", lambda *a, **k: seen.append(capsys.readouterr().out) or reply_of(*a, **k)
+        ClaudeAnalyst,
+        "_reply",
+        lambda *a, **k: seen.append(capsys.readouterr().out) or reply_of(*a, **k),
     )
     asking(service, tmp_path).analyse(evidence())
     assert "dollars" in seen[0]
@@ -280,14 +318,18 @@ def test_the_cost_is_printed_before_anything_is_sent_and_limited(fake, tmp_path,
         ("{not json", "a reply that is not in the agreed form"),
         ({"hello": 1}, "a reply that is not in the agreed form"),
         ([1, 2], "a reply that is not in the agreed form"),
-        ((401, {"error": {"message": f"invalid key {SECRET}"}}), "the service answers with the error 401"),
+        (
+            (401, {"error": {"message": f"invalid key {SECRET}"}}),
+            "the service answers with the error 401",
+        ),
         ((529, {"error": {"message": "busy"}}), "the service answers with the error 529"),
     ],
 )
 def test_no_usable_reply_is_one_sentence_with_a_way_on(fake, tmp_path, answer, words) -> None:
     service = fake(answer)
     with pytest.raises(
-        RuntimeError, match=f"The service gave no usable reply \\({words}\\): try later, or use RuleAnalyst"
+        RuntimeError,
+        match=f"The service gave no usable reply \\({words}\\): try later, or use RuleAnalyst",
     ) as caught:
         asking(service, tmp_path, timeout=0.2 if answer == "hang" else 5.0).analyse(evidence())
     assert SECRET not in str(caught.value)
@@ -306,10 +348,14 @@ def test_one_refusal_leaves_the_others(fake, tmp_path, capsys) -> None:
     service = fake(reply("no", stop="refusal"), reply("A"), reply("P"))
     found = asking(service, tmp_path).analyse(evidence())
     assert [f.members for f in found] == [(1,)]
-    assert "1 of 2 mistakes have no finding: the service declined to answer" in capsys.readouterr().out
+    assert (
+        "1 of 2 mistakes have no finding: the service declined to answer" in capsys.readouterr().out
+    )
 
 
-@pytest.mark.parametrize("bad", [(500, {"error": {}}), reply(None), "{not json", reply("word " * 130)])
+@pytest.mark.parametrize(
+    "bad", [(500, {"error": {}}), reply(None), "{not json", reply("word " * 130)]
+)
 def test_a_bad_reply_is_asked_for_again(fake, tmp_path, bad) -> None:
     service = fake(reply("A"), bad, reply("P"))
     found = asking(service, tmp_path, limit=1, retries=1).analyse(evidence())
@@ -325,7 +371,9 @@ def test_the_key_stays_in_the_environment(fake, tmp_path, capsys, caplog) -> Non
     found = asked.analyse(evidence())
     shown = capsys.readouterr()
     kept = "".join(f.read_text() for f in tmp_path.rglob("*") if f.is_file())
-    assert kept and SECRET not in kept + shown.out + shown.err + caplog.text + repr(asked) + repr(found)
+    assert kept and SECRET not in kept + shown.out + shown.err + caplog.text + repr(asked) + repr(
+        found
+    )
 
 
 def test_no_key_and_no_package_are_said(tmp_path, monkeypatch) -> None:
@@ -358,7 +406,9 @@ def test_recomposed_images_keep_label_and_size_and_are_new() -> None:
         assert ((made.images.float() - old.float()).abs().mean((1, 2, 3)) > 3).all()
     again = generators.generate(maker, found, findings, 30)
     assert torch.equal(made.images, again.images)
-    assert not torch.equal(made.images, generators.generate(maker, found, findings, 30, seed=1).images)
+    assert not torch.equal(
+        made.images, generators.generate(maker, found, findings, 30, seed=1).images
+    )
 
 
 def test_recomposed_images_stand_in_the_light_and_place_of_those_that_failed() -> None:
@@ -372,7 +422,9 @@ def test_recomposed_images_stand_in_the_light_and_place_of_those_that_failed() -
     assert ((made.images.float().mean((1, 2, 3)) - wanted).abs() < 12).all()
     layer = torch.cat([maker.images.float() / 255, maker.alpha[:, None]], 1)
     shift = torch.tensor([[-0.4, 0.3]]).repeat(len(layer), 1)
-    moved = generators._moved(layer, shift, torch.ones(len(layer)), np.zeros(len(layer), bool))[:, 3]
+    moved = generators._moved(layer, shift, torch.ones(len(layer)), np.zeros(len(layer), bool))[
+        :, 3
+    ]
     gone = findings.centre(moved) - findings.centre(maker.alpha)
     assert (gone[:, 0] < -0.2).all() and (gone[:, 1] > 0.15).all()
 
@@ -389,23 +441,31 @@ def test_random_findings_ask_for_the_same_classes_but_not_the_same_images() -> N
     found = evidence()
     findings = RuleAnalyst().analyse(found)
     chance = generators.random_findings(found, findings, 0)
-    assert [(f.label, len(f.members)) for f in chance] == [(f.label, len(f.members)) for f in findings]
+    assert [(f.label, len(f.members)) for f in chance] == [
+        (f.label, len(f.members)) for f in findings
+    ]
     assert all(found.labels[i] == f.label for f in chance for i in f.members)
     asked = {i for f in chance for i in f.members}
     assert asked != {0, 1, 2, 3}
 
 
 def test_shapes_are_drawn_as_the_finding_asks() -> None:
-    pairs = pairs.shapes_pair("test").subset(range(40))
-    darkest = pairs.images.float().mean((1, 2, 3)).argsort()[:4]
+    two = pairs.shapes_pair("test").subset(range(40))
+    darkest = two.images.float().mean((1, 2, 3)).argsort()[:4]
     found = Evidence(
-        pairs.images, pairs.labels, 1 - pairs.labels, torch.full((40,), 0.9), pairs.masks.float(), pairs.classes,
-        darkest, pairs.masks,
-    )  # fmt: skip
-    findings = [Finding(int(pairs.labels[i]), 0, (int(i),), "", "") for i in darkest]
+        two.images,
+        two.labels,
+        1 - two.labels,
+        torch.full((40,), 0.9),
+        two.masks.float(),
+        two.classes,
+        darkest,
+        two.masks,
+    )
+    findings = [Finding(int(two.labels[i]), 0, (int(i),), "", "") for i in darkest]
     made = generators.generate(ShapesGenerator(), found, findings, 24)
     assert torch.equal(made.labels, found.labels[made.asked_by])
-    assert made.images.float().mean() < pairs.images.float().mean()
+    assert made.images.float().mean() < two.images.float().mean()
     wanted = found.images[made.asked_by].float().mean((1, 2, 3))
     free = generators.generate(ShapesGenerator(candidates=1), found, findings, 24)
     away = [(m.images.float().mean((1, 2, 3)) - wanted).abs().mean() for m in (made, free)]
@@ -434,7 +494,9 @@ def test_unusable_images_are_dropped_said_and_asked_for_again(capsys) -> None:
         ValueError, match="gave no usable image .*: use RecomposeGenerator, or mend the prompts"
     ):
         generators.generate(Stub(lambda k: blank), found, findings, 4)
-    with pytest.raises(ValueError, match=r"must be uint8 \(3, 32, 32\) each, and these are torch.float32"):
+    with pytest.raises(
+        ValueError, match=r"must be uint8 \(3, 32, 32\) each, and these are torch.float32"
+    ):
         generators.generate(Stub(lambda k: good.float()), found, findings, 4)
     with pytest.raises(ValueError, match="There is no finding to generate images for"):
         generators.generate(some, found, [], 4)
@@ -445,7 +507,10 @@ def test_of_a_class_never_recognised_the_likeliest_are_cut_out_and_that_is_said(
     with torch.no_grad():
         model.head.bias += torch.tensor([10.0, 0.0])
     maker = RecomposeGenerator.of(model, some, per_class=2)
-    assert "recognises no training image of dog: the objects cut out may be poor" in capsys.readouterr().out
+    assert (
+        "recognises no training image of dog: the objects cut out may be poor"
+        in capsys.readouterr().out
+    )
     chances = models.logits_of(model, some.images).softmax(1)[:, 1]
     dogs = torch.nonzero(some.labels == 1).flatten()
     likeliest = dogs[chances[dogs].argsort(descending=True)[:2]]
@@ -490,7 +555,9 @@ def test_every_arm_sees_as_many_images_and_only_its_own_kind() -> None:
     other = generators.generate(sources(), found, findings, 8, seed=7)
     sets = {arm: arms.training_set(arm, some, made, other, 0) for arm in arms.ARMS[1:]}
     assert {len(s) for s in sets.values()} == {28}
-    known = {i.numpy().tobytes(): int(label) for i, label in zip(some.images, some.labels, strict=True)}
+    known = {
+        i.numpy().tobytes(): int(label) for i, label in zip(some.images, some.labels, strict=True)
+    }
     ours = {i.numpy().tobytes() for i in made.images}
     bytes_of = {arm: [i.numpy().tobytes() for i in s.images] for arm, s in sets.items()}
     assert set(bytes_of["generated"]) == ours
@@ -498,7 +565,10 @@ def test_every_arm_sees_as_many_images_and_only_its_own_kind() -> None:
     assert set(bytes_of["more_steps"]) == set(known)
     assert not set(bytes_of["random_generated"]) & ours
     assert not set(bytes_of["augmented"][20:]) & (ours | set(known))
-    assert all(known[b] == label for b, label in zip(bytes_of["more_steps"], sets["more_steps"].labels.tolist(), strict=True))  # fmt: skip
+    assert all(
+        known[b] == label
+        for b, label in zip(bytes_of["more_steps"], sets["more_steps"].labels.tolist(), strict=True)
+    )
     with pytest.raises(ValueError, match="There is no arm 'magic' to retrain"):
         arms.training_set("magic", some, made, other, 0)
 
@@ -536,9 +606,16 @@ RECIPE = Recipe(1, "adamw", 3e-3, 0.01, batch=8, schedule="onecycle")
 
 def plan(**changes: object) -> experiment.Plan:
     made = experiment.Plan(
-        "tiny_vit", "none", RECIPE, RECIPE, RuleAnalyst(), lambda model, some, seed: sources(), 8, 5e-3,
+        "tiny_vit",
+        "none",
+        RECIPE,
+        RECIPE,
+        RuleAnalyst(),
+        lambda model, some, seed: sources(),
+        8,
+        5e-3,
         arms=("baseline", "both", "lora", "more_steps"),
-    )  # fmt: skip
+    )
     return replace(made, **changes)
 
 
@@ -590,18 +667,28 @@ def test_the_loop_goes_on_from_the_last_finished_arm(loop, monkeypatch, capsys) 
         loop("cut")
     said = capsys.readouterr().out
     assert said.count("trained in") == 3
-    monkeypatch.setattr(experiment, "retrain", lambda arm, *rest: begun.append(arm) or retrain(arm, *rest))
+    monkeypatch.setattr(
+        experiment, "retrain", lambda arm, *rest: begun.append(arm) or retrain(arm, *rest)
+    )
     resumed = loop("cut")
     said = capsys.readouterr().out
     assert said.count("was finished before") == 3 and said.count("trained in") == 1
     assert begun == ["baseline", "both", "lora", "more_steps"]
     for arm, model in whole.models.items():
-        assert arms.fingerprint(model.state_dict()) == arms.fingerprint(resumed.models[arm].state_dict())
+        assert arms.fingerprint(model.state_dict()) == arms.fingerprint(
+            resumed.models[arm].state_dict()
+        )
     asked = []
     logits_of = models.logits_of
-    monkeypatch.setattr(train, "logits_of", lambda m, images, *r, **k: asked.append(len(images)) or logits_of(m, images, *r, **k))  # fmt: skip
+    monkeypatch.setattr(
+        train,
+        "logits_of",
+        lambda m, images, *r, **k: asked.append(len(images)) or logits_of(m, images, *r, **k),
+    )
     again = loop("cut")
-    assert 16 in asked or asked == []  # validation has 16 images too: test predictions come from the file
+    assert (
+        16 in asked or asked == []
+    )  # validation has 16 images too: test predictions come from the file
     assert all(torch.equal(again.test[a].logits, resumed.test[a].logits) for a in again.test)
 
 
@@ -626,7 +713,9 @@ def said(correct: np.ndarray, labels: torch.Tensor) -> Predictions:
 
 def seeds(rates: dict[str, float], n: int = 600, s: int = 3) -> list[dict[str, Predictions]]:
     rng, labels = np.random.default_rng(0), torch.arange(n) % 2
-    return [{arm: said(rng.random(n) < rate, labels) for arm, rate in rates.items()} for _ in range(s)]
+    return [
+        {arm: said(rng.random(n) < rate, labels) for arm, rate in rates.items()} for _ in range(s)
+    ]
 
 
 def test_scores_are_those_of_scikit_learn() -> None:
@@ -654,11 +743,24 @@ def test_scores_are_those_of_scikit_learn() -> None:
     ],
 )
 def test_the_verdict_follows_the_intervals(both: float, control: float, words: list[str]) -> None:
-    found = experiment.Comparison(seeds({"baseline": 0.7, "both": both, "more_steps": control}), draws=400)
+    found = experiment.Comparison(
+        seeds({"baseline": 0.7, "both": both, "more_steps": control}), draws=400
+    )
     assert all(word in found.verdict() for word in words), found.verdict()
     numbers = found.numbers()
-    assert {"both.accuracy.mean", "both.f1.low", "more_steps.recall.high", "both.minus_baseline.mean", "both.fixed", "both.minus_best_control.low"} <= set(numbers)  # fmt: skip
-    assert numbers["both.accuracy.low"] <= numbers["both.accuracy.mean"] <= numbers["both.accuracy.high"]
+    assert {
+        "both.accuracy.mean",
+        "both.f1.low",
+        "more_steps.recall.high",
+        "both.minus_baseline.mean",
+        "both.fixed",
+        "both.minus_best_control.low",
+    } <= set(numbers)
+    assert (
+        numbers["both.accuracy.low"]
+        <= numbers["both.accuracy.mean"]
+        <= numbers["both.accuracy.high"]
+    )
 
 
 def test_equal_arms_differ_by_exactly_nothing() -> None:
@@ -673,9 +775,9 @@ def test_inside_is_a_share_and_the_middle_covers_half() -> None:
     maps[0, 16, 16], maps[1, 0, 0] = -3.0, 2.0
     assert experiment.inside(maps, experiment.middle(32, 32)).tolist() == [1.0, 0.0]
     assert experiment.middle(64, 64).float().mean() == pytest.approx(0.5, abs=0.02)
-    assert experiment.inside(torch.ones(1, 64, 64), experiment.middle(64, 64)).item() == pytest.approx(
-        0.5, abs=0.02
-    )
+    assert experiment.inside(
+        torch.ones(1, 64, 64), experiment.middle(64, 64)
+    ).item() == pytest.approx(0.5, abs=0.02)
 
 
 # ---------------------------------------------------------------- pictures
@@ -687,7 +789,9 @@ def test_the_sheet_shows_each_image_with_what_it_asked_for() -> None:
     figure = feedback.plot_contact_sheet(images, maps, made, ["a", "b"], chance)
     pictures = [len(ax.images) for ax in figure.axes]
     assert sum(pictures) == 2 * 2 + 3 + 2 and len(figure.axes) == 2 * (2 + 1 + 2 + 1 + 2)
-    titles = [" ".join(ax.get_title().split()) for ax in figure.axes]  # however the lines are broken
+    titles = [
+        " ".join(ax.get_title().split()) for ax in figure.axes
+    ]  # however the lines are broken
     assert titles.count("made for it") == 1 and {"a", "b"} <= set(titles)
     with pytest.raises(ValueError, match="2 images but 1 made"):
         feedback.plot_contact_sheet(images, maps, made[:1], ["a", "b"])
@@ -700,13 +804,19 @@ def test_the_chart_of_arms_shows_the_numbers_it_is_given() -> None:
         levels, gains, {"up": ([4, 6], [1, 1])}, ["same"], {"base": 0.95, "up": 0.97}, "t"
     )
     accuracy, gain, mistakes = figure.axes
-    assert [line.get_xdata()[0] for line in accuracy.lines if line.get_marker() == "o"] == [0.7, 0.8, 0.71]
+    assert [line.get_xdata()[0] for line in accuracy.lines if line.get_marker() == "o"] == [
+        0.7,
+        0.8,
+        0.71,
+    ]
     dots = [line for line in gain.lines if line.get_marker() == "o"]
     assert [dot.get_xdata()[0] for dot in dots] == pytest.approx([10, 1])
     assert dots[0].get_color() == "C2" and dots[1].get_color() == "C0"
     (diamonds,) = [line for line in gain.lines if line.get_marker() == "D"]
     assert list(diamonds.get_xdata()) == pytest.approx([2.0])
-    bars = [p for p in mistakes.patches if isinstance(p, Rectangle)]  # older matplotlib: a polygon behind
+    bars = [
+        p for p in mistakes.patches if isinstance(p, Rectangle)
+    ]  # older matplotlib: a polygon behind
     assert sorted(bar.get_width() for bar in bars if bar.get_height() < 0.9) == [-1, 5]
 
 
@@ -731,7 +841,9 @@ def test_the_pair_of_shapes_has_two_labels_and_its_masks() -> None:
     assert some.classes == pairs.PAIR and some.class_counts() == dict.fromkeys(pairs.PAIR, 250)
     first = int(torch.nonzero(ten.labels == ten.classes.index(pairs.PAIR[1]))[0])
     at = int(torch.nonzero(some.labels == 1)[0])
-    assert torch.equal(some.images[at], ten.images[first]) and torch.equal(some.masks[at], ten.masks[first])
+    assert torch.equal(some.images[at], ten.images[first]) and torch.equal(
+        some.masks[at], ten.masks[first]
+    )
 
 
 def test_cats_and_dogs_come_from_data_or_shapes_stand_in(tmp_path, monkeypatch, capsys) -> None:
@@ -740,14 +852,24 @@ def test_cats_and_dogs_come_from_data_or_shapes_stand_in(tmp_path, monkeypatch, 
     monkeypatch.setattr(pairs, "reachable", lambda url: False)
     monkeypatch.setenv("XTL_PROFILE", "smoke")
     assert data.load("cats_vs_dogs", "test").source.startswith("Shapes-10")
-    assert "Cats and dogs are neither in data/ nor can they be downloaded" in capsys.readouterr().out
+    assert (
+        "Cats and dogs are neither in data/ nor can they be downloaded" in capsys.readouterr().out
+    )
     for k, name in enumerate(["airplane", "cat", "dog"] * 2):
         folder = tmp_path / "cifar10" / "train" / name
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (32, 32), (40 * k, 0, 0)).save(folder / f"{k}.png")
     found = data.load("cats_vs_dogs", "train")
-    assert (found.source, found.classes) == ("CIFAR-10 (image folder), cats and dogs", ("cat", "dog"))
-    assert found.labels.tolist() == [0, 1, 0, 1] and found.images[:, 0, 0, 0].tolist() == [40, 80, 160, 200]
+    assert (found.source, found.classes) == (
+        "CIFAR-10 (image folder), cats and dogs",
+        ("cat", "dog"),
+    )
+    assert found.labels.tolist() == [0, 1, 0, 1] and found.images[:, 0, 0, 0].tolist() == [
+        40,
+        80,
+        160,
+        200,
+    ]
     pets = tmp_path / "oxford-iiit-pet"
     for folder in ("images", "annotations"):
         (pets / folder).mkdir(parents=True)

@@ -42,7 +42,9 @@ def test_not_even_one_row_and_a_chunk_of_none() -> None:
 
 
 @pytest.mark.parametrize("method", ["gradcam", "smoothgrad", "integrated_gradients"])
-def test_maps_stay_the_same_when_memory_is_scarce(method: str, capsys: pytest.CaptureFixture) -> None:
+def test_maps_stay_the_same_when_memory_is_scarce(
+    method: str, capsys: pytest.CaptureFixture
+) -> None:
     torch.manual_seed(0)
     model = models.build("resnet34_slim", 3, "none").eval()
     images = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
@@ -67,11 +69,15 @@ def test_training_says_what_to_change(tmp_path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setenv("XTL_DEVICE", "cpu")
     model = models.build("resnet34_slim", 2, "none")
-    some = ImageSet(torch.zeros(8, 3, 32, 32, dtype=torch.uint8), torch.arange(8) % 2, ("a", "b"), "zeros")
+    some = ImageSet(
+        torch.zeros(8, 3, 32, 32, dtype=torch.uint8), torch.arange(8) % 2, ("a", "b"), "zeros"
+    )
 
     def refuse(_module: torch.nn.Module, _given: tuple) -> None:
         raise FULL
 
     model.register_forward_pre_hook(refuse)
-    with pytest.raises(RuntimeError, match="A batch of 8 images .* give a recipe with a smaller batch"):
+    with pytest.raises(
+        RuntimeError, match="A batch of 8 images .* give a recipe with a smaller batch"
+    ):
         train.fit(model, some, some, Recipe(1, "adam", 1e-3, 0.0, batch=8), tmp_path)

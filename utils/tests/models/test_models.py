@@ -41,9 +41,12 @@ def shelf(monkeypatch, tmp_path):
     file = tmp_path / "vit_mini.supervised.safetensors"
     save_file({k: v.half() for k, v in original.state_dict().items()}, file)
     facts = {
-        "file": file.name, "arch": "vit_mini", "classes": list("abcdefghij"), "summary": "supervised on nothing",
+        "file": file.name,
+        "arch": "vit_mini",
+        "classes": list("abcdefghij"),
+        "summary": "supervised on nothing",
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-    }  # fmt: skip
+    }
     (tmp_path / "vit_mini.supervised.json").write_text(json.dumps(facts))
     return original, file
 
@@ -54,10 +57,14 @@ def shelf(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("arch", "size", "mean"),
     [
-        ("resnet34_slim", 128, 0.485), ("vit_mini", 32, 0.485), ("alexnet_slim", 128, 0.485),
-        ("resnet34", 224, 0.485), ("vit_base_patch16_224.augreg_in21k", 224, 0.5), ("alexnet", 224, 0.485),
+        ("resnet34_slim", 128, 0.485),
+        ("vit_mini", 32, 0.485),
+        ("alexnet_slim", 128, 0.485),
+        ("resnet34", 224, 0.485),
+        ("vit_base_patch16_224.augreg_in21k", 224, 0.5),
+        ("alexnet", 224, 0.485),
     ],
-)  # fmt: skip
+)
 def test_every_architecture_builds_with_a_xavier_head(arch, size, mean):
     model = models.build(arch, 7, "none")
     head = models.head(model)
@@ -74,11 +81,21 @@ def test_every_architecture_builds_with_a_xavier_head(arch, size, mean):
 
 def test_slim_models_keep_the_real_structure():
     vit = models.build("vit_mini", 10, "none")
-    assert len(vit.blocks) == 12 and vit.blocks[0].attn.num_heads == 3 and vit.patch_embed.num_patches == 64
-    slim, real = models.build("resnet34_slim", 10, "none"), timm.create_model("resnet34", num_classes=10)
-    assert [len(m.layer1) for m in (slim, real)] == [3, 3] and [len(m.layer3) for m in (slim, real)] == [6, 6]
+    assert (
+        len(vit.blocks) == 12
+        and vit.blocks[0].attn.num_heads == 3
+        and vit.patch_embed.num_patches == 64
+    )
+    slim, real = (
+        models.build("resnet34_slim", 10, "none"),
+        timm.create_model("resnet34", num_classes=10),
+    )
+    assert [len(m.layer1) for m in (slim, real)] == [3, 3] and [
+        len(m.layer3) for m in (slim, real)
+    ] == [6, 6]
     convolutions = [
-        [n for n, m in model.named_modules() if n.endswith(("conv1", "conv2"))] for model in (slim, real)
+        [n for n, m in model.named_modules() if n.endswith(("conv1", "conv2"))]
+        for model in (slim, real)
     ]
     assert convolutions[0] == convolutions[1] and len(convolutions[0]) == 33
 
@@ -92,7 +109,9 @@ def test_the_head_follows_the_seed():
 
 
 def test_unknown_architecture_is_one_sentence_with_neighbours():
-    with pytest.raises(ValueError, match="no architecture 'resnet35'.*vit_mini.*timm name") as caught:
+    with pytest.raises(
+        ValueError, match="no architecture 'resnet35'.*vit_mini.*timm name"
+    ) as caught:
         models.build("resnet35", 10)
     assert "\n" not in str(caught.value)
 
@@ -250,8 +269,12 @@ def child(cache: Path, *arguments: str, **variables: str) -> subprocess.Complete
     }
     return subprocess.run(
         [sys.executable, "-c", CHILD, *arguments],
-        cwd=env.ROOT, env=os.environ | places | variables, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        cwd=env.ROOT,
+        env=os.environ | places | variables,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 def test_hub_weights_come_from_a_local_cache_offline(tmp_path):
@@ -307,7 +330,9 @@ def test_alexnet_takes_torchvisions_weights(monkeypatch):
 
     monkeypatch.setattr(models, "_quick_offline", lambda weights: contextlib.nullcontext())
     state = alexnet().state_dict()
-    monkeypatch.setattr(type(AlexNet_Weights.IMAGENET1K_V1), "get_state_dict", lambda self, **options: state)
+    monkeypatch.setattr(
+        type(AlexNet_Weights.IMAGENET1K_V1), "get_state_dict", lambda self, **options: state
+    )
     model = models.build("alexnet", 10, "hub")
     assert torch.equal(model.features[0].weight, state["features.0.weight"])
     assert model.provenance == "hub weights alexnet" and models.head(model).out_features == 10
@@ -316,7 +341,12 @@ def test_alexnet_takes_torchvisions_weights(monkeypatch):
 def test_a_distilled_model_gets_two_new_heads() -> None:
     """DeiT's two class tokens have a head each; both start afresh."""
     model = timm.create_model(
-        "deit_tiny_distilled_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=1, num_heads=2
+        "deit_tiny_distilled_patch16_224",
+        img_size=32,
+        patch_size=8,
+        embed_dim=24,
+        depth=1,
+        num_heads=2,
     )
     models.new_head(model)
     assert len(models.heads(model)) == 2

@@ -34,10 +34,14 @@ BOUNDS = {"accuracy": (0.7, 0.9), "f1": (0.6, 0.8)}
 
 CALLS: dict[str, Callable[[], Figure]] = {
     "plot_images": lambda: plots.plot_images(IMAGES, TITLES, columns=2, suptitle="title"),
-    "plot_counts": lambda: plots.plot_counts({"train": {"a": 3, "b": 2}, "val": {"a": 1, "b": 1}}, "title"),
+    "plot_counts": lambda: plots.plot_counts(
+        {"train": {"a": 3, "b": 2}, "val": {"a": 1, "b": 1}}, "title"
+    ),
     "plot_history": lambda: plots.plot_history({"one": CURVE, "two": CURVE}, "title"),
     "plot_confusion": lambda: plots.plot_confusion({"x": MATRIX, "y": MATRIX}, "abc", "title"),
-    "plot_class_accuracy": lambda: plots.plot_class_accuracy({"x": np.array([0.9, 0.1])}, "ab", "title"),
+    "plot_class_accuracy": lambda: plots.plot_class_accuracy(
+        {"x": np.array([0.9, 0.1])}, "ab", "title"
+    ),
     "plot_reliability": lambda: plots.plot_reliability({"x": RELIABILITY}, "title"),
     "plot_metrics": lambda: plots.plot_metrics({"x": SCORES}, {"x": BOUNDS}, "title"),
     "plot_explanations": lambda: plots.plot_explanations(
@@ -47,22 +51,34 @@ CALLS: dict[str, Callable[[], Figure]] = {
         IMAGES, {"m": MAPS, "s": SIGNED_MAPS}, TITLES, ["s"], suptitle="title"
     ),
     "plot_effect": lambda: plots.plot_effect(SIDE, SIDE, CLASSES, 1, suptitle="title"),
-    "plot_lines": lambda: plots.plot_lines({"a": ([0, 1], [1, 2]), "b": ([0, 1], [2, 1])}, "x", "y", "title"),
+    "plot_lines": lambda: plots.plot_lines(
+        {"a": ([0, 1], [1, 2]), "b": ([0, 1], [2, 1])}, "x", "y", "title"
+    ),
     "plot_mosaic": lambda: plots.plot_mosaic({"p": torch.randn(2, 2, 4, 4)}, "unit", "title"),
-    "plot_maps": lambda: plots.plot_maps(IMAGES[0], {"a": MAPS[0], "b": MAPS[0]}, "cat", suptitle="title"),
-    "plot_scatter": lambda: plots.plot_scatter([1, 2], [3, 4], [5, 6], "x", "y", "z", "title", {"this": 0}),
+    "plot_maps": lambda: plots.plot_maps(
+        IMAGES[0], {"a": MAPS[0], "b": MAPS[0]}, "cat", suptitle="title"
+    ),
+    "plot_scatter": lambda: plots.plot_scatter(
+        [1, 2], [3, 4], [5, 6], "x", "y", "z", "title", {"this": 0}
+    ),
     "plot_heads": lambda: plots.plot_heads({"entropy": torch.rand(2, 3)}, "title"),
     "plot_head_matrix": lambda: plots.plot_head_matrix(
         {"a": torch.rand(2, 3), "b": torch.rand(2, 3)}, "score", "title", {"b": "deviation"}
     ),
     "plot_iav": lambda: plots.plot_iav(
-        {"p": {"mine": torch.rand(3, 2, 3), "uniform attention": torch.rand(2, 3)}}, "score", "title"
+        {"p": {"mine": torch.rand(3, 2, 3), "uniform attention": torch.rand(2, 3)}},
+        "score",
+        "title",
     ),
     "plot_scores": lambda: plots.plot_scores(
         {"mass": {"ViT": {"lrp": (0.5, 0.4, 0.6), "random": (0.1, 0.0, 0.2)}}}, ["random"], "title"
     ),
     "plot_panels": lambda: plots.plot_panels(
-        {"p": {"lrp": ([0, 1], [1, 0]), "random": ([0, 1], [1, 1])}}, "x", "y", "title", dashed=["random"]
+        {"p": {"lrp": ([0, 1], [1, 0]), "random": ([0, 1], [1, 1])}},
+        "x",
+        "y",
+        "title",
+        dashed=["random"],
     ),
     "plot_agreement": lambda: plots.plot_agreement({"p": (["a", "b"], np.eye(2))}, "tau", "title"),
 }
@@ -96,7 +112,11 @@ def texts(figure: Figure) -> list[str]:
 
 
 def test_no_plot_is_left_out():
-    public = {name for name, _ in inspect.getmembers(plots, inspect.isfunction) if name.startswith("plot_")}
+    public = {
+        name
+        for name, _ in inspect.getmembers(plots, inspect.isfunction)
+        if name.startswith("plot_")
+    }
     assert public == CALLS.keys()
 
 
@@ -150,7 +170,9 @@ def test_scaled_keeps_zero_and_order(signed):
     assert np.abs(values).max() == 1 and values.min() >= (-1 if signed else 0)
     halved = plots.scaled(SIGNED_MAPS[0] * 0.5, signed)
     np.testing.assert_allclose(values, halved, atol=1e-6)  # each map by its own size
-    np.testing.assert_allclose(plots.scaled(torch.tensor([[0.0, 1.0]]), signed, limit=4.0), [[0, 0.25]])
+    np.testing.assert_allclose(
+        plots.scaled(torch.tensor([[0.0, 1.0]]), signed, limit=4.0), [[0, 0.25]]
+    )
 
 
 def test_one_hot_pixel_does_not_hide_the_rest():
@@ -231,7 +253,10 @@ def test_mosaic_has_one_scale_and_places_maps():
     assert [image.get_clim() for image in shown[:2]] == [(-1, 1)] * 2
     picture = shown[0].get_array()
     assert picture.shape == (8, 8) and picture[1, 1] == pytest.approx(0.1)
-    assert picture[5, 1] == pytest.approx(0.2) and np.ma.getmaskarray(np.ma.masked_invalid(picture))[3].all()
+    assert (
+        picture[5, 1] == pytest.approx(0.2)
+        and np.ma.getmaskarray(np.ma.masked_invalid(picture))[3].all()
+    )
 
 
 # ---------------------------------------------------------------- what a reader reads
@@ -239,12 +264,19 @@ def test_mosaic_has_one_scale_and_places_maps():
 
 def test_explained_class_is_the_coloured_bar():
     figure = plots.plot_explanations(
-        IMAGES[:1], MAPS[:1], ["t"], PROBABILITIES[:1], CLASSES, targets=[int(PROBABILITIES[0].argsort()[-2])]
+        IMAGES[:1],
+        MAPS[:1],
+        ["t"],
+        PROBABILITIES[:1],
+        CLASSES,
+        targets=[int(PROBABILITIES[0].argsort()[-2])],
     )
     (bars,) = (ax for ax in figure.axes if ax.patches)
     widths, colours = zip(*((p.get_width(), p.get_facecolor()) for p in bars.patches), strict=True)
     assert list(widths) == sorted(widths, reverse=True)
-    assert len(set(colours)) == 2 and colours.count(colours[1]) == 1, "only the second bar stands out"
+    assert len(set(colours)) == 2 and colours.count(colours[1]) == 1, (
+        "only the second bar stands out"
+    )
     best = int(PROBABILITIES[0].argmax())
     assert bars.texts[0].get_text() == f"{CLASSES[best]} {PROBABILITIES[0, best]:.0%}"
 
@@ -259,7 +291,9 @@ def test_contact_sheet_shows_every_image(titles):
 
 
 def test_classes_are_sorted_by_accuracy():
-    figure = plots.plot_class_accuracy({"x": np.array([0.9, 0.1, 0.5])}, ("cat", "dog", "bee"), "title")
+    figure = plots.plot_class_accuracy(
+        {"x": np.array([0.9, 0.1, 0.5])}, ("cat", "dog", "bee"), "title"
+    )
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["dog", "bee", "cat"]
 
 
@@ -328,10 +362,20 @@ def test_long_titles_wrap_inside_the_figure(draw):
         lambda: plots.overlay(IMAGES[0], MAPS[0, :8]),
     ],
     ids=[
-        "one image", "float images", "no images", "few maps", "small maps", "few titles for rows",
-        "no rows", "few explanations", "few probabilities", "few titles for maps", "batch of maps", "map of another size",
+        "one image",
+        "float images",
+        "no images",
+        "few maps",
+        "small maps",
+        "few titles for rows",
+        "no rows",
+        "few explanations",
+        "few probabilities",
+        "few titles for maps",
+        "batch of maps",
+        "map of another size",
     ],
-)  # fmt: skip
+)
 def test_wrong_shapes_are_one_sentence_and_leave_no_figure(draw):
     with pytest.raises(ValueError) as caught:
         draw()

@@ -72,7 +72,10 @@ def _print_path(path: str) -> Callable[[nbformat.NotebookNode], None]:
 BAD: dict[str, tuple[Callable[[nbformat.NotebookNode], object], str]] = {
     "cleared": (_clear, "all outputs were cleared"),
     "cleared cell": (lambda n: n.cells[2].update(outputs=[]), "output of code cell 2 was cleared"),
-    "check cell cleared": (lambda n: n.cells[3].update(outputs=[]), "check cell stores no output: print(3)"),
+    "check cell cleared": (
+        lambda n: n.cells[3].update(outputs=[]),
+        "check cell stores no output: print(3)",
+    ),
     "check fails": (
         lambda n: n.cells[3].outputs[0].update(text="equal: False\n"),
         "does not hold: equal: False",
@@ -92,7 +95,10 @@ BAD: dict[str, tuple[Callable[[nbformat.NotebookNode], object], str]] = {
     "tmp": (_print_path("/tmp/x"), "place on one machine"),
     "file address": (_print_path("file:///x"), "place on one machine"),
     "windows": (_print_path("C:\\Users\\someone"), "place on one machine"),
-    "path in source": (lambda n: n.cells[1].update(source="print('/tmp/x')"), "place on one machine"),
+    "path in source": (
+        lambda n: n.cells[1].update(source="print('/tmp/x')"),
+        "place on one machine",
+    ),
     "few checks": (lambda n: n.cells[1].update(source="print(1)"), "2 check cells, fewer than 3"),
     "no badge": (lambda n: n.cells[0].update(source="# 42"), "no Colab badge"),
     "badge of another": (
@@ -144,11 +150,15 @@ def test_tidy_leaves_only_what_every_machine_shares() -> None:
         v4.new_output("display_data", data=widget),
         v4.new_output("display_data", data=progress),
         v4.new_output("stream", name="stderr", text=warning),
-        v4.new_output("execute_result", data={"text/plain": f"'{env.ROOT}/runs/x'"}, execution_count=1),
+        v4.new_output(
+            "execute_result", data={"text/plain": f"'{env.ROOT}/runs/x'"}, execution_count=1
+        ),
         v4.new_output("stream", name="stderr", text="50%|#####     | 5/10"),
     ]
     notebook.metadata.widgets = {"state": {}}
-    notebook.cells[1].metadata = nbformat.from_dict({"execution": {"iopub": "now"}, "tags": ["keep"]})
+    notebook.cells[1].metadata = nbformat.from_dict(
+        {"execution": {"iopub": "now"}, "tags": ["keep"]}
+    )
     notebooks.tidy(notebook, "42_example")
     kept = notebook.cells[1].outputs
     assert [o.get("text") for o in kept] == [

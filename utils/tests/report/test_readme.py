@@ -17,14 +17,24 @@ SMALL = {"convnext_tiny.fb_in1k": "convnext_atto", "vit_small_patch14_dinov2.lvd
 def test_the_python_blocks_run(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import Image
 
-    for n, (name, drawn) in enumerate(zip(["cat's", "dog"], shapes.draw(torch.arange(2).repeat_interleave(20))[0].split(20), strict=True)):  # fmt: skip
+    for n, (name, drawn) in enumerate(
+        zip(
+            ["cat's", "dog"],
+            shapes.draw(torch.arange(2).repeat_interleave(20))[0].split(20),
+            strict=True,
+        )
+    ):
         (tmp_path / "my photos" / name).mkdir(parents=True)
         for k, image in enumerate(drawn):
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(
                 tmp_path / "my photos" / name / f"{n}-{k}.png"
             )
     build = models.build
-    monkeypatch.setattr(models, "build", lambda arch, num_classes, weights="none": build(SMALL.get(arch, arch), num_classes, "none"))  # fmt: skip
+    monkeypatch.setattr(
+        models,
+        "build",
+        lambda arch, num_classes, weights="none": build(SMALL.get(arch, arch), num_classes, "none"),
+    )
     monkeypatch.setattr(train, "run_dir", lambda *names, **more: tmp_path / "finetuned")
     monkeypatch.setattr(env, "RUNS", tmp_path)
     monkeypatch.setattr(data, "DATA", tmp_path)
@@ -32,8 +42,12 @@ def test_the_python_blocks_run(tmp_path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(blocks) >= 3
     names: dict = {}
     for block in blocks:
-        code = block.replace("/path/to/photos", f"{tmp_path}/my photos").replace('env.profile("demo")', 'env.profile("smoke")')  # fmt: skip
-        code = code.replace("epochs=3", "epochs=1").replace('data.load("auto"', 'data.load("shapes10"')
+        code = block.replace("/path/to/photos", f"{tmp_path}/my photos").replace(
+            'env.profile("demo")', 'env.profile("smoke")'
+        )
+        code = code.replace("epochs=3", "epochs=1").replace(
+            'data.load("auto"', 'data.load("shapes10"'
+        )
         exec(code, names)  # the reader's own words
     assert names["where_it_looked"].shape == names["which_pixels"].shape == (8, 32, 32)
     assert names["heads"].shape[:3] == (8, 12, 3) and names["heatmaps"].shape == (8, 32, 32)

@@ -18,7 +18,9 @@ RUN = [sys.executable, "-c", "from utils import execute; execute.run_course('smo
 
 def clone(folder: Path) -> Path:
     """The helpers without their tests, and no notebook yet."""
-    shutil.copytree(env.ROOT / "utils", folder / "utils", ignore=shutil.ignore_patterns("tests", "__pycache__"))  # fmt: skip
+    shutil.copytree(
+        env.ROOT / "utils", folder / "utils", ignore=shutil.ignore_patterns("tests", "__pycache__")
+    )
     (folder / "notebooks").mkdir()
     return folder
 
@@ -60,7 +62,9 @@ def test_a_killed_report_repeats_only_what_was_not_finished(tmp_path: Path) -> N
     def said() -> str:
         return log.read_text() if log.exists() else ""
 
-    run_until((folder / "runs" / "smoke" / "executed" / "01_a.json").exists)  # between the first two
+    run_until(
+        (folder / "runs" / "smoke" / "executed" / "01_a.json").exists
+    )  # between the first two
     assert "02_b" not in said()
     run_until(lambda: "02_b begins" in said())
     time.sleep(2)  # the orphaned kernel notices and leaves

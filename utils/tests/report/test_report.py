@@ -63,7 +63,9 @@ def test_few_colours_only_where_nobody_can_tell() -> None:
 @pytest.mark.parametrize(
     ("name", "caption"), [("line", "x"), ("5_line", "x"), ("05_a/b", "x"), ("05_line", " ")]
 )
-def test_a_figure_without_number_or_caption_is_refused(name: str, caption: str, tmp_path: Path) -> None:
+def test_a_figure_without_number_or_caption_is_refused(
+    name: str, caption: str, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match="caption" if caption == " " else "05_layers"):
         report.save_figure(_plot(), name, caption)
     assert not (tmp_path / "figures").exists()
@@ -77,17 +79,26 @@ def test_results_are_merged_rounded_and_sorted(tmp_path: Path) -> None:
         "04_evaluation", {"vit.accuracy": 0.123456789, "n": 7}, "Shapes-10", {"vit_mini": "course"}
     )
     report.save_results(
-        "04_evaluation", {"cnn.accuracy": torch.tensor(0.5), "n": np.int64(8)}, weights={"cnn": "none"}
+        "04_evaluation",
+        {"cnn.accuracy": torch.tensor(0.5), "n": np.int64(8)},
+        weights={"cnn": "none"},
     )
     report.save_results("05_gradcam", {"share": np.float32(0.25)}, "scikit-learn digits")
     stored = report.load_results()
     assert stored["04_evaluation"] == {"cnn.accuracy": 0.5, "n": 8, "vit.accuracy": 0.123457}
-    assert stored["meta"]["sources"] == {"04_evaluation": "Shapes-10", "05_gradcam": "scikit-learn digits"}
+    assert stored["meta"]["sources"] == {
+        "04_evaluation": "Shapes-10",
+        "05_gradcam": "scikit-learn digits",
+    }
     assert stored["meta"]["weights"] == {"vit_mini": "course", "cnn": "none"}
     assert {"profile", "data", "weights", "seed", "device", "versions"} <= set(stored["meta"])
     file = tmp_path / "figures" / "smoke" / "results.json"
-    assert json.dumps(stored, indent=1, sort_keys=True, ensure_ascii=False) + "\n" == file.read_text("utf-8")
-    assert [f.name for f in file.parent.iterdir()] == ["results.json"]  # no half-written file beside it
+    assert json.dumps(
+        stored, indent=1, sort_keys=True, ensure_ascii=False
+    ) + "\n" == file.read_text("utf-8")
+    assert [f.name for f in file.parent.iterdir()] == [
+        "results.json"
+    ]  # no half-written file beside it
     report.forget_results("04_evaluation")
     assert set(report.load_results()) == {"meta", "05_gradcam"}
 
@@ -137,7 +148,10 @@ def test_an_interrupted_run_goes_on(write_notebook: Write, tmp_path: Path, ran: 
     assert ran == ["01_a", "02_b", "02_b", "03_c"]  # the finished one not again
     write_notebook("01_a", "11", folder=folder)
     course.run_course("smoke", folder, out)
-    assert ran[4:] == ["01_a", "03_c"]  # what changed, and the last, which reads the others' results
+    assert ran[4:] == [
+        "01_a",
+        "03_c",
+    ]  # what changed, and the last, which reads the others' results
 
 
 def test_another_profile_or_source_runs_again(
@@ -152,7 +166,9 @@ def test_another_profile_or_source_runs_again(
     assert ran == ["01_a", "02_b", "01_a", "02_b"]
 
 
-def test_a_lost_figure_is_drawn_again(write_notebook: Write, tmp_path: Path, ran: list[str]) -> None:
+def test_a_lost_figure_is_drawn_again(
+    write_notebook: Write, tmp_path: Path, ran: list[str]
+) -> None:
     folder, out = tmp_path / "notebooks", tmp_path / "out"
     for name in ("01_a", "02_b"):
         write_notebook(name, "1", folder=folder)
@@ -175,7 +191,9 @@ def test_stale_numbers_are_dropped_before_a_run(
     assert report.load_results()["02_b"] == {"kept": 1.0}
 
 
-def test_auto_is_settled_once(monkeypatch: pytest.MonkeyPatch, write_notebook: Write, tmp_path: Path) -> None:
+def test_auto_is_settled_once(
+    monkeypatch: pytest.MonkeyPatch, write_notebook: Write, tmp_path: Path
+) -> None:
     asked: list[str] = []
 
     def load(source: str, split: str) -> object:
@@ -195,9 +213,17 @@ def test_auto_is_settled_once(monkeypatch: pytest.MonkeyPatch, write_notebook: W
 def test_a_failing_cell_ends_in_one_sentence(write_notebook: Write, tmp_path: Path) -> None:
     tell = "import os; print(os.environ['XTL_DATA'], os.environ.get('MPLBACKEND', '').split(':')[-1][:6])"
     write_notebook(
-        "01_a", "# A", tell, "", "raise KeyError('first\\nlast words')", "never", folder=tmp_path / "n"
+        "01_a",
+        "# A",
+        tell,
+        "",
+        "raise KeyError('first\\nlast words')",
+        "never",
+        folder=tmp_path / "n",
     )
-    with pytest.raises(RuntimeError, match=r"^01_a\.ipynb stopped in code cell 2: .*last words") as caught:
+    with pytest.raises(
+        RuntimeError, match=r"^01_a\.ipynb stopped in code cell 2: .*last words"
+    ) as caught:
         course.run_course("smoke", tmp_path / "n", tmp_path / "out")
     assert "\n" not in str(caught.value)
     partial = nbformat.read(tmp_path / "out" / "01_a.ipynb", 4)
@@ -207,13 +233,19 @@ def test_a_failing_cell_ends_in_one_sentence(write_notebook: Write, tmp_path: Pa
 
 def test_a_dead_kernel_is_named(write_notebook: Write, tmp_path: Path) -> None:
     write_notebook("01_a", "1", "import os; os._exit(1)", folder=tmp_path / "n")
-    with pytest.raises(RuntimeError, match=r"01_a\.ipynb stopped in code cell 2: its Python process died"):
+    with pytest.raises(
+        RuntimeError, match=r"01_a\.ipynb stopped in code cell 2: its Python process died"
+    ):
         course.run_course("smoke", tmp_path / "n", tmp_path / "out")
 
 
-def test_publish_refuses_a_notebook_that_names_this_machine(write_notebook: Write, tmp_path: Path) -> None:
+def test_publish_refuses_a_notebook_that_names_this_machine(
+    write_notebook: Write, tmp_path: Path
+) -> None:
     check = "# NBVAL_CHECK_OUTPUT\nprint(1)"
-    file = write_notebook("01_a", "# A", check, check, check, "print('/' + 'tmp/x')", folder=tmp_path / "n")
+    file = write_notebook(
+        "01_a", "# A", check, check, check, "print('/' + 'tmp/x')", folder=tmp_path / "n"
+    )
     with pytest.raises(RuntimeError, match=r"01_a\.ipynb: it names a place on one machine: /tmp/x"):
         course.publish("smoke", tmp_path / "n", tmp_path / "out")
     assert nbformat.read(file, 4).cells[1].outputs == []
@@ -255,7 +287,9 @@ class _Page(HTMLParser):
         if tag == "a":
             self.links.append(told.get("href") or "")
         else:
-            self.loads += [told[k] for k in ("src", "href", "data", "srcset", "poster") if k in told]
+            self.loads += [
+                told[k] for k in ("src", "href", "data", "srcset", "poster") if k in told
+            ]
 
     def handle_data(self, data: str) -> None:
         self.words += data
@@ -271,7 +305,8 @@ def example_page(write: Write, folder: Path) -> Path:
     shown: list[dict] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "IPython.display.display", lambda data, raw=False, metadata=None: shown.append((data, metadata))
+            "IPython.display.display",
+            lambda data, raw=False, metadata=None: shown.append((data, metadata)),
         )
         report.show_figure(figure)
         report.show_table(wide, "Accuracy of <b>each</b> class")
@@ -289,16 +324,28 @@ def example_page(write: Write, folder: Path) -> Path:
         v4.new_output("display_data", data=widget),
         v4.new_output("display_data", data={"image/svg+xml": svg}),
         v4.new_output("stream", name="stdout", text="5 < 6 & costs $7 or $8\n"),
-        v4.new_output("stream", name="stderr", text="50%|#####     | 5/10 [00:01<00:00, 9.9it/s]\n"),
-        v4.new_output("display_data", data={"text/markdown": "| class | n |\n|---|---|\n| <script> | $x_1$ |\n"}),
-        v4.new_output("display_data", data={"text/html": '<img src="https://example.org/x.png" alt="away"><b onclick="x()">bold</b>'}),
-    ]  # fmt: skip
+        v4.new_output(
+            "stream", name="stderr", text="50%|#####     | 5/10 [00:01<00:00, 9.9it/s]\n"
+        ),
+        v4.new_output(
+            "display_data",
+            data={"text/markdown": "| class | n |\n|---|---|\n| <script> | $x_1$ |\n"},
+        ),
+        v4.new_output(
+            "display_data",
+            data={
+                "text/html": '<img src="https://example.org/x.png" alt="away"><b onclick="x()">bold</b>'
+            },
+        ),
+    ]
     text = (
         f"# The $R$eport & more\n\n{notebooks.badge('15_report')}\n\n## Sums\n\nInline $a < b_1$, costs $5 and `$x$`.\n\n"
         "$$\\sum_{i=1}^{n} \\frac{R_i}{Z_i + 10^{-9}} = 1$$\n\n```python\nprice = '$y$'\n```\n\n## Sums\n\n"
         "### Deeper\n\n![A saved line](figures/smoke/05_line.png)\n\nTable: Published numbers\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"
     )
-    cell = v4.new_code_cell("print('<code>')  # a long line " + "x" * 200, execution_count=1, outputs=outputs)
+    cell = v4.new_code_cell(
+        "print('<code>')  # a long line " + "x" * 200, execution_count=1, outputs=outputs
+    )
     file = write("15_report", text, cell)
     return _page(file, folder)
 
@@ -372,7 +419,9 @@ def test_a_notebook_depends_on_what_it_imports() -> None:
 
     data_only = {p.stem for p in course._helpers("from utils import data")}
     assert {"data", "pixels", "env"} <= data_only and not {"lrp", "plots", "page"} & data_only
-    assert {"lrp", "attention"} <= {p.stem for p in course._helpers("from utils.explorer import View")}
+    assert {"lrp", "attention"} <= {
+        p.stem for p in course._helpers("from utils.explorer import View")
+    }
     assert course._helpers("import torch") == set()
 
 
@@ -383,19 +432,28 @@ def test_the_readme_gets_the_results_between_its_marks(tmp_path: Path) -> None:
     file.write_text("before\n<!-- results -->\nstale words\n<!-- end of results -->\nafter\n")
     results = {
         "meta": {"profile": "demo", "data": "Shapes-10"},
-        "04_evaluation": {"resnet.accuracy": 0.5, "resnet.accuracy_low": 0.4, "resnet.accuracy_high": 0.6},
+        "04_evaluation": {
+            "resnet.accuracy": 0.5,
+            "resnet.accuracy_low": 0.4,
+            "resnet.accuracy_high": 0.6,
+        },
     }
     for _ in range(2):  # writing again changes nothing
         readme.write(results, file)
         text = file.read_text("utf-8")
-        assert "| ResNet34, accuracy | 0.843 | 0.500 [0.400, 0.600] |" in text and "stale words" not in text
+        assert (
+            "| ResNet34, accuracy | 0.843 | 0.500 [0.400, 0.600] |" in text
+            and "stale words" not in text
+        )
         assert text.startswith("before\n") and text.endswith("after\n") and "– / –" in text
     file.write_text("no marks")
     with pytest.raises(ValueError, match=r"README\.md has no place for the results"):
         readme.write(results, file)
 
 
-def test_a_saved_figure_links_to_its_notebook_in_its_true_size(write_notebook: Write, tmp_path: Path) -> None:
+def test_a_saved_figure_links_to_its_notebook_in_its_true_size(
+    write_notebook: Write, tmp_path: Path
+) -> None:
     write_notebook("05_gradcam", "# 5 · Grad-CAM")
     page = example_page(write_notebook, tmp_path).read_text("utf-8")
     saved = next((env.FIGURES / "smoke").glob("05_line.png"))
@@ -403,7 +461,8 @@ def test_a_saved_figure_links_to_its_notebook_in_its_true_size(write_notebook: W
         shown = round(picture.width * 96 / 150)
     assert re.search(rf'<img [^>]*width="{shown}"', page)
     assert re.search(
-        r'<figcaption>.*?A rising &lt;line&gt;\. <a href="[^"]*05_gradcam\.ipynb">05_gradcam</a>', page
+        r'<figcaption>.*?A rising &lt;line&gt;\. <a href="[^"]*05_gradcam\.ipynb">05_gradcam</a>',
+        page,
     )
 
 

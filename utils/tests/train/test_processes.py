@@ -66,7 +66,13 @@ def work(folder: Path, processes: int) -> dict[str, torch.Tensor]:
         "XTL_DEVICE": "cpu",
         "ACCELERATE_USE_CPU": "true",
     }
-    done = subprocess.run([*words, str(script), str(out)], env=os.environ | own, capture_output=True, text=True, timeout=240)  # fmt: skip
+    done = subprocess.run(
+        [*words, str(script), str(out)],
+        env=os.environ | own,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return load_file(out / "found.safetensors")
 

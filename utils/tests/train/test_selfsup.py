@@ -175,7 +175,9 @@ def test_too_few_images_and_a_loss_that_is_none(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="5 images are fewer than a batch of 8"):
         pretrain.learn(task("mae"), images(5).images, QUICK, tmp_path)
     monkeypatch.setattr(selfsup.MAE, "painting_loss", lambda self, *a: a[0].sum() * float("nan"))
-    with pytest.raises(FloatingPointError, match="MAE is no longer a finite number.*lower the learning rate"):
+    with pytest.raises(
+        FloatingPointError, match="MAE is no longer a finite number.*lower the learning rate"
+    ):
         pretrain.learn(task("mae"), images(24).images, QUICK, tmp_path)
 
 
@@ -213,10 +215,14 @@ def test_weights_are_shipped_with_a_card_and_load_with_their_hash(tmp_path, monk
     file = tmp_path / f"vit_mini.{name}.safetensors"
     state = load_file(file)
     assert card["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
-    assert not any(k.startswith("head") for k in state) and state["pos_embed"].dtype == torch.float16
+    assert (
+        not any(k.startswith("head") for k in state) and state["pos_embed"].dtype == torch.float16
+    )
 
     model = models.build("vit_mini", 4, f"course:{name}")
-    assert model.head.out_features == 4 and model.provenance.startswith(f"course weights {file.name}")
+    assert model.head.out_features == 4 and model.provenance.startswith(
+        f"course weights {file.name}"
+    )
     bank = sets["train"].subset(range(40, 64))
     assert pretrain.judge(model, bank, sets["test"]) == card["frozen_accuracy"]
     with pytest.raises(ValueError, match="has no head to keep"):

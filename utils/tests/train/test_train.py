@@ -31,7 +31,13 @@ def tiny(kind: str = "vit", classes: int = 10, seed: int = 0) -> torch.nn.Module
     torch.manual_seed(seed)
     if kind == "vit":
         model = timm.models.VisionTransformer(
-            img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=classes, drop_rate=0.1
+            img_size=32,
+            patch_size=8,
+            embed_dim=24,
+            depth=2,
+            num_heads=2,
+            num_classes=classes,
+            drop_rate=0.1,
         )
     else:
         model = timm.create_model("resnet18", channels=(8, 12, 16, 20), num_classes=classes)
@@ -157,7 +163,9 @@ def test_phases_of_size_and_patch_dropping(tmp_path, monkeypatch):
     real = data.preprocess
 
     def noted(pixels, size, mean, std):
-        seen.append((size, getattr(model.patch_drop, "prob", 0.0) if hasattr(model, "patch_drop") else None))
+        seen.append(
+            (size, getattr(model.patch_drop, "prob", 0.0) if hasattr(model, "patch_drop") else None)
+        )
         return real(pixels, size, mean, std)
 
     monkeypatch.setattr(data, "preprocess", noted)
@@ -179,9 +187,12 @@ def test_learning_rates():
     assert rates[0] == 0 and rates[2] == max(rates) == 1e-3  # up over a fifth of the run
     assert rates[1] == pytest.approx(0.5e-3)
     assert rates[6] == pytest.approx(0.5e-3) and 0 < rates[9] < 0.05e-3  # cosine, half-way at half
-    assert {train.learning_rate(replace(ADAMW, schedule="constant"), s, 5) for s in range(10)} == {1e-3}
+    assert {train.learning_rate(replace(ADAMW, schedule="constant"), s, 5) for s in range(10)} == {
+        1e-3
+    }
     step = [
-        train.learning_rate(replace(ADAMW, schedule="step"), 10 * epoch, 10) for epoch in (0, 4, 5, 9, 10)
+        train.learning_rate(replace(ADAMW, schedule="step"), 10 * epoch, 10)
+        for epoch in (0, 4, 5, 9, 10)
     ]
     assert step == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5])
     with pytest.raises(ValueError, match="no schedule 'cosine'.*onecycle"):
@@ -222,7 +233,9 @@ def test_nothing_in_the_step_waits_for_the_device():
             n.id for n in ast.walk(node.test) if isinstance(n, ast.Name)
         }
 
-    every = [node for statement in loop.body if not occasional(statement) for node in ast.walk(statement)]
+    every = [
+        node for statement in loop.body if not occasional(statement) for node in ast.walk(statement)
+    ]
     called = {
         n.func.attr if isinstance(n.func, ast.Attribute) else getattr(n.func, "id", "")
         for n in every
@@ -250,9 +263,13 @@ def test_a_moving_average_is_what_is_judged_and_kept(tmp_path, monkeypatch, kind
     passed, judged = [], []
     update, said = recipes.ModelEmaV3.update, models.logits_of
     monkeypatch.setattr(
-        recipes.ModelEmaV3, "update", lambda self, m, step: passed.append(weights(m)) or update(self, m, step)
+        recipes.ModelEmaV3,
+        "update",
+        lambda self, m, step: passed.append(weights(m)) or update(self, m, step),
     )
-    monkeypatch.setattr(train, "logits_of", lambda m, *a, **k: judged.append(weights(m)) or said(m, *a, **k))
+    monkeypatch.setattr(
+        train, "logits_of", lambda m, *a, **k: judged.append(weights(m)) or said(m, *a, **k)
+    )
     model = tiny(kind)
     train.fit(model, images(), images(10, 1), replace(ADAMW, epochs=1, ema=0.6), tmp_path)
     assert len(passed) == 5
@@ -260,7 +277,9 @@ def test_a_moving_average_is_what_is_judged_and_kept(tmp_path, monkeypatch, kind
     for step, now in enumerate(passed):
         decay = min(0.6, 1 - max(1, step) ** (-2 / 3))  # short memory at first
         for key, value in now.items():
-            blend = decay * expected[key] + (1 - decay) * value if value.is_floating_point() else value
+            blend = (
+                decay * expected[key] + (1 - decay) * value if value.is_floating_point() else value
+            )
             expected[key] = blend
     for key, value in expected.items():
         torch.testing.assert_close(judged[-1][key], value)
@@ -275,7 +294,9 @@ def test_same_seed_same_weights_and_other_seed_other_weights(tmp_path):
     for k, seed in enumerate((0, 0, 1, 123_456)):
         model = tiny()
         torch.rand(k)  # the state of the global generator must not matter
-        history = train.fit(model, images(), images(10, 1), replace(ADAMW, seed=seed), tmp_path / str(k))
+        history = train.fit(
+            model, images(), images(10, 1), replace(ADAMW, seed=seed), tmp_path / str(k)
+        )
         runs.append((weights(model), history.loss))
     assert same(runs[0][0], runs[1][0]) and runs[0][1] == runs[1][1]
     assert not same(runs[0][0], runs[2][0]) and runs[2][1] != runs[3][1]
@@ -284,7 +305,12 @@ def test_same_seed_same_weights_and_other_seed_other_weights(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "optimizer", "ema", "stops"),
     [
-        ("vit", "adamw", 0.0, (1, 3, 4, 5, 7)),  # before, at and between checkpoints; at an epoch's end
+        (
+            "vit",
+            "adamw",
+            0.0,
+            (1, 3, 4, 5, 7),
+        ),  # before, at and between checkpoints; at an epoch's end
         ("cnn", "muon", 0.9, (3, 8)),
         ("vit", "muon", 0.0, (4,)),
         ("vit", "adamw", 0.9, (4,)),
@@ -320,7 +346,9 @@ def test_killed_again_and_again(tmp_path, steps):
             continue
     steps.last = float("inf")
     resumed = tiny()
-    assert curves(train.fit(resumed, images(), images(10, 1), ADAMW, tmp_path / "often")) == curves(whole)
+    assert curves(train.fit(resumed, images(), images(10, 1), ADAMW, tmp_path / "often")) == curves(
+        whole
+    )
     assert same(weights(model), weights(resumed))
 
 
@@ -348,8 +376,12 @@ train.fit(t.tiny(), t.images(), t.images(10, 1), t.ADAMW, sys.argv[1])
 def test_a_real_kill_in_the_middle_of_a_checkpoint(tmp_path, steps):
     done = subprocess.run(
         [sys.executable, "-c", CHILD, str(tmp_path / "killed"), str(torch.get_num_threads())],
-        cwd=env.ROOT, env=os.environ | {"PYTHONPATH": str(env.ROOT)}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        cwd=env.ROOT,
+        env=os.environ | {"PYTHONPATH": str(env.ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert (tmp_path / "killed" / "last.part").read_bytes() == b"half a file"
     resumed, model = tiny(), tiny()
@@ -428,8 +460,13 @@ def test_changed_data_or_recipe_trains_afresh_and_says_so(tmp_path, steps, capsy
     model, fresh = tiny(), tiny()
     steps.count = 0
     history = train.fit(model, some, images(10, 1), recipe, tmp_path, teacher)
-    assert steps.count == 10 and "changed since the last run; training afresh" in capsys.readouterr().out
-    assert curves(history) == curves(train.fit(fresh, some, images(10, 1), recipe, tmp_path / "new", teacher))
+    assert (
+        steps.count == 10
+        and "changed since the last run; training afresh" in capsys.readouterr().out
+    )
+    assert curves(history) == curves(
+        train.fit(fresh, some, images(10, 1), recipe, tmp_path / "new", teacher)
+    )
     assert same(weights(model), weights(fresh))
 
 
@@ -486,7 +523,9 @@ def test_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch, steps, 
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save_file", full)
-        with pytest.raises(OSError, match="last.safetensors could not be written.*free some disk space"):
+        with pytest.raises(
+            OSError, match="last.safetensors could not be written.*free some disk space"
+        ):
             train.fit(tiny(), images(), images(10, 1), ADAMW, tmp_path)
     assert not list(tmp_path.glob("*.part"))
     if at == 1:
@@ -497,7 +536,9 @@ def test_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch, steps, 
     steps.count, resumed, model = 0, tiny(), tiny()
     history = train.fit(resumed, images(), images(10, 1), ADAMW, tmp_path)
     assert steps.count == 5
-    assert curves(history) == curves(train.fit(model, images(), images(10, 1), ADAMW, tmp_path / "whole"))
+    assert curves(history) == curves(
+        train.fit(model, images(), images(10, 1), ADAMW, tmp_path / "whole")
+    )
 
 
 def test_a_really_full_disk_is_one_sentence(tmp_path):
@@ -533,7 +574,8 @@ def test_a_loss_that_is_not_finite_names_the_batch_and_loses_nothing(tmp_path, s
 
     model.register_forward_hook(explode)
     with pytest.raises(
-        FloatingPointError, match=r"The loss is nan at batch 4: lower the learning rate \(now 0.001\)"
+        FloatingPointError,
+        match=r"The loss is nan at batch 4: lower the learning rate \(now 0.001\)",
     ):
         train.fit(model, images(), images(10, 1), ADAMW, tmp_path)
     with safe_open(tmp_path / "last.safetensors", "pt") as handle:
@@ -541,11 +583,15 @@ def test_a_loss_that_is_not_finite_names_the_batch_and_loses_nothing(tmp_path, s
     steps.count, resumed, model = 0, tiny(), tiny()
     history = train.fit(resumed, images(), images(10, 1), ADAMW, tmp_path)
     assert steps.count == 7
-    assert curves(history) == curves(train.fit(model, images(), images(10, 1), ADAMW, tmp_path / "whole"))
+    assert curves(history) == curves(
+        train.fit(model, images(), images(10, 1), ADAMW, tmp_path / "whole")
+    )
 
 
 def test_wrong_number_of_classes_soft_labels_and_images(tmp_path):
-    with pytest.raises(ValueError, match="head has 7 outputs but Shapes-10 has 10 classes.*num_classes=10"):
+    with pytest.raises(
+        ValueError, match="head has 7 outputs but Shapes-10 has 10 classes.*num_classes=10"
+    ):
         train.fit(tiny(classes=7), images(), images(10), ADAMW, tmp_path)
     with pytest.raises(ValueError, match=r"soft_labels has shape \(39, 10\).*\(40, 10\)"):
         train.fit(tiny(), images(), images(10), ADAMW, tmp_path, torch.zeros(39, 10))
@@ -574,14 +620,16 @@ def test_finetuned_trains_once_and_then_loads(tmp_path, monkeypatch, steps):
     assert steps.count == 3 and not first.training and len(first.history.loss) == 3
     place = train.run_dir("vit_mini", chosen, "Shapes-10", "none")
     assert (
-        place == tmp_path / "smoke" / "shapes-10" / "vit_mini-none" and (place / "best.safetensors").exists()
+        place == tmp_path / "smoke" / "shapes-10" / "vit_mini-none"
+        and (place / "best.safetensors").exists()
     )
     torch.manual_seed(77)
     again = train.finetuned("vit_mini", chosen, "none", recipe)
     assert steps.count == 3 and same(weights(first), weights(again))
     assert again.history.loss == first.history.loss and again.arch == "vit_mini"
     assert (
-        train.run_dir("a", chosen, "CIFAR-10 (JPEG copy)") == tmp_path / "smoke" / "cifar-10--jpeg-copy" / "a"
+        train.run_dir("a", chosen, "CIFAR-10 (JPEG copy)")
+        == tmp_path / "smoke" / "cifar-10--jpeg-copy" / "a"
     )
 
 
@@ -592,7 +640,9 @@ def test_pretrain_ships_weights_with_a_card_and_keeps_the_first_images_aside(tmp
     monkeypatch.setattr(data, "PAPER_POOL", 1000)
     few, aside = images(16, 1), torch.zeros(1000, 3, 32, 32, dtype=torch.uint8)
     whole = replace(
-        few, images=torch.cat([aside, few.images]), labels=torch.cat([aside[:, 0, 0, 0].long(), few.labels])
+        few,
+        images=torch.cat([aside, few.images]),
+        labels=torch.cat([aside[:, 0, 0, 0].long(), few.labels]),
     )
     sets = {"train": whole, "test": images(10, 2)}
     monkeypatch.setattr(models, "_create", lambda arch, classes, pretrained: tiny(classes=classes))
@@ -606,7 +656,9 @@ def test_pretrain_ships_weights_with_a_card_and_keeps_the_first_images_aside(tmp
     assert card["images"] == 16 and card["test_images"] == 10
     shipped = models.build("vit_mini", 10, "course", keep_head=True)
     accuracy = (
-        (models.logits_of(shipped, sets["test"].images).argmax(1) == sets["test"].labels).float().mean()
+        (models.logits_of(shipped, sets["test"].images).argmax(1) == sets["test"].labels)
+        .float()
+        .mean()
     )
     assert accuracy.item() == pytest.approx(card["test_accuracy"])
     assert load_file(tmp_path / card["file"])["head.weight"].dtype == torch.float16
@@ -621,7 +673,9 @@ def test_starts_are_compared_alike_and_the_cards_tell(tmp_path, monkeypatch, cap
     parts = data.Splits(images(24), images(10, 1), images(10, 2), {})
     monkeypatch.setattr(data, "splits", lambda chosen: parts)
     built, fitted, fit = [], [], train.fit
-    monkeypatch.setattr(models, "build", lambda arch, n, weights: built.append(weights) or tiny(classes=n))
+    monkeypatch.setattr(
+        models, "build", lambda arch, n, weights: built.append(weights) or tiny(classes=n)
+    )
     monkeypatch.setattr(train, "fit", lambda *a: fitted.append(a[3]) or fit(*a))
     recipe = replace(ADAMW, epochs=1)
     found = starts.compare("tiny", recipe)
@@ -652,8 +706,17 @@ def test_the_command_line_names_what_it_knows(capsys):
 def test_the_command_line_passes_phases_on(monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(pretrain, "pretrain", lambda *a: asked.append(a) or {})
-    command.main("pretrain resnet34_slim --start course --sizes 15x96 5x128 --lr 0.012 --ema 0.99".split())
+    command.main(
+        "pretrain resnet34_slim --start course --sizes 15x96 5x128 --lr 0.012 --ema 0.99".split()
+    )
     ((arch, recipe, line, teacher, start),) = asked
-    assert line.startswith("python -m utils.train pretrain resnet34_slim --start course --sizes 15x96 5x128 ")
+    assert line.startswith(
+        "python -m utils.train pretrain resnet34_slim --start course --sizes 15x96 5x128 "
+    )
     assert (arch, teacher, start) == ("resnet34_slim", None, "course")
-    assert (recipe.epochs, recipe.sizes, recipe.lr, recipe.ema) == (20, ((15, 96), (5, 128)), 0.012, 0.99)
+    assert (recipe.epochs, recipe.sizes, recipe.lr, recipe.ema) == (
+        20,
+        ((15, 96), (5, 128)),
+        0.012,
+        0.99,
+    )

@@ -23,7 +23,10 @@ class Tiny(nn.Sequential):
 
     def __init__(self, side: int = SIDE) -> None:
         super().__init__(
-            nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(4 * side**2, 10, bias=False)
+            nn.Conv2d(3, 4, 3, padding=1),
+            nn.Tanh(),
+            nn.Flatten(),
+            nn.Linear(4 * side**2, 10, bias=False),
         )
         self.input_size = side
 
@@ -132,7 +135,9 @@ def test_the_true_contributions_delete_and_insert_best(drawn, kind):
     maps = {"true": true, "random": noise(12), "inverted": -true}
     for insert, sign in ((False, -1), (True, 1)):
         curves = faithfulness.curves(model, images, maps, targets, insert, kind, steps=4)
-        areas = {name: sign * faithfulness.area(curve).mean().item() for name, curve in curves.items()}
+        areas = {
+            name: sign * faithfulness.area(curve).mean().item() for name, curve in curves.items()
+        }
         assert areas["true"] > areas["random"] > areas["inverted"]
         ends = curves["true"][:, [-1, 0] if insert else [0, -1]]
         logits = [model(x.float() / 255) for x in (images, other)]
@@ -146,7 +151,8 @@ def test_the_true_contributions_delete_and_insert_best(drawn, kind):
 def test_curves_are_the_same_in_any_chunk(tiny, drawn):
     targets = torch.arange(12) % 10
     found = [
-        faithfulness.curves(tiny, drawn[0], {"m": noise(12)}, targets, steps=3, chunk=c)["m"] for c in (2, 64)
+        faithfulness.curves(tiny, drawn[0], {"m": noise(12)}, targets, steps=3, chunk=c)["m"]
+        for c in (2, 64)
     ]
     torch.testing.assert_close(*found)
 
@@ -172,7 +178,10 @@ def test_ties_are_removed_in_random_order():
 
 
 def test_area_and_agreement_on_known_numbers():
-    assert faithfulness.area(torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.5, 0.0]])).tolist() == [1.0, 0.5]
+    assert faithfulness.area(torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.5, 0.0]])).tolist() == [
+        1.0,
+        0.5,
+    ]
     scores = {"a": dict(x=1, y=2, z=3), "b": dict(z=30, y=20, x=10), "c": dict(x=3, y=2, z=1)}
     names, tau = faithfulness.agreement(scores)
     assert names == ["a", "b", "c"]
@@ -188,7 +197,9 @@ def test_area_and_agreement_on_known_numbers():
 
 def test_similarity_of_maps():
     a, b = noise(3, 0) - 0.5, noise(3, 1) - 0.5
-    expected = [spearmanr(x.abs().flatten(), y.abs().flatten()).statistic for x, y in zip(a, b, strict=True)]
+    expected = [
+        spearmanr(x.abs().flatten(), y.abs().flatten()).statistic for x, y in zip(a, b, strict=True)
+    ]
     assert sanity.spearman(a, b) == pytest.approx(expected)
     same = sanity.similarity(a, -3 * a)  # neither sign nor scale counts
     assert same["ssim"] == pytest.approx([1] * 3) and same["spearman"] == pytest.approx([1] * 3)
@@ -214,7 +225,9 @@ def test_cascade_reaches_every_weight_from_the_head_down(arch):
     for _stage, twin in sanity.cascade(model):
         changed.append({n for n, p in twin.named_parameters() if not torch.equal(p, before[n])})
         assert not twin.training
-    assert torch.equal(torch.rand(1), expected_draw)  # the caller's random numbers stay as they were
+    assert torch.equal(
+        torch.rand(1), expected_draw
+    )  # the caller's random numbers stay as they were
     assert all(a < b for a, b in itertools.pairwise(changed))
     assert changed[-1] == set(before)
     head = {id(p) for p in models.head(model).parameters()}
@@ -223,7 +236,9 @@ def test_cascade_reaches_every_weight_from_the_head_down(arch):
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
     again, other = sanity.randomised(model), sanity.randomised(model, seed=1)
     pairs = zip(twin.parameters(), again.parameters(), other.parameters(), strict=True)
-    same, different = zip(*((torch.equal(a, b), torch.equal(a, c)) for a, b, c in pairs), strict=True)
+    same, different = zip(
+        *((torch.equal(a, b), torch.equal(a, c)) for a, b, c in pairs), strict=True
+    )
     assert all(same) and not all(different)
 
 
@@ -241,7 +256,9 @@ def test_pictures_and_labels_change_as_told(drawn):
     assert torch.equal(moved[..., 2:, :-1], drawn[0][..., :-2, 1:])
     assert torch.equal(moved[..., 0, :-1], drawn[0][..., 0, 1:])  # the border repeats
     labels = shapes.balanced_labels(100, 0)
-    whole = data.ImageSet(torch.zeros(100, 3, 4, 4, dtype=torch.uint8), labels, shapes.CLASSES, "test")
+    whole = data.ImageSet(
+        torch.zeros(100, 3, 4, 4, dtype=torch.uint8), labels, shapes.CLASSES, "test"
+    )
     mixed = sanity.shuffled_labels(whole)
     assert mixed.class_counts() == whole.class_counts()
     assert (mixed.labels == labels).float().mean() < 0.3
@@ -260,7 +277,9 @@ def test_the_mark_is_planted_where_and_on_what_was_asked(drawn):
     assert inside.sum() == 16 and inside[1:5, 2:6].all()
     changed = (planted.images != images).any(1)
     assert not changed[~stamped].any() and not changed[:, ~inside].any()
-    assert torch.equal(planted.images[stamped][0][:, 1, 2], torch.tensor([255, 0, 255], dtype=torch.uint8))
+    assert torch.equal(
+        planted.images[stamped][0][:, 1, 2], torch.tensor([255, 0, 255], dtype=torch.uint8)
+    )
     assert torch.equal(images, drawn[0].repeat(10, 1, 1, 1))  # the source stays clean
     with pytest.raises(ValueError, match="does not lie in an image"):
         shortcut.Watermark(14, 0, 4).stamp(images)
@@ -285,16 +304,22 @@ def test_pointing_game_equals_quantus(quantus, tiny, drawn):
     maps[:4] += 2 * drawn[1][:4]  # hits among misses
     peer = quantus.PointingGame(abs=False, normalise=False, disable_warnings=True)
     theirs = peer(
-        model=tiny, x_batch=as_input(drawn[0]), y_batch=np.zeros(12, int), a_batch=maps[:, None].numpy(),
+        model=tiny,
+        x_batch=as_input(drawn[0]),
+        y_batch=np.zeros(12, int),
+        a_batch=maps[:, None].numpy(),
         s_batch=drawn[1][:, None].numpy(),
-    )  # fmt: skip
+    )
     ours = localisation.pointing_game(maps, drawn[1]).tolist()
     assert ours == [float(hit) for hit in theirs]
     assert 0 < np.mean(ours) < 1
 
 
 def test_deletion_equals_quantus(quantus, drawn):
-    side, steps = 12, 9  # the peer wants steps that divide pixels, and all channels of a pixel in one
+    side, steps = (
+        12,
+        9,
+    )  # the peer wants steps that divide pixels, and all channels of a pixel in one
     model = Tiny(side).eval()
     images, maps = drawn[0][..., :side, :side], noise(12)[:, :side, :side]
     targets = torch.arange(12) % 10
@@ -306,12 +331,18 @@ def test_deletion_equals_quantus(quantus, drawn):
         return changed
 
     peer = quantus.PixelFlipping(
-        features_in_step=3 * side**2 // steps, perturb_func=replace, normalise=False, disable_warnings=True
+        features_in_step=3 * side**2 // steps,
+        perturb_func=replace,
+        normalise=False,
+        disable_warnings=True,
     )
     theirs = peer(
-        model=model, x_batch=as_input(images), y_batch=targets.numpy(), a_batch=maps[:, None].numpy(),
+        model=model,
+        x_batch=as_input(images),
+        y_batch=targets.numpy(),
+        a_batch=maps[:, None].numpy(),
         softmax=True,
-    )  # fmt: skip
+    )
     ours = faithfulness.curves(model, images, {"m": maps}, targets, kind="mean", steps=steps)["m"]
     np.testing.assert_allclose(ours[:, 1:], np.array(theirs), atol=1e-5)
 
@@ -330,16 +361,22 @@ def test_parameter_randomisation_equals_quantus(quantus, drawn, monkeypatch):
     monkeypatch.setattr(nn.Linear, "reset_parameters", reset)
     images, targets = drawn[0], torch.arange(12) % 10
 
-    def saliency(model: nn.Module, inputs: np.ndarray, targets: np.ndarray, **_: object) -> np.ndarray:
+    def saliency(
+        model: nn.Module, inputs: np.ndarray, targets: np.ndarray, **_: object
+    ) -> np.ndarray:
         x = torch.as_tensor(inputs).clone().requires_grad_()
         chosen = model(x).gather(1, torch.as_tensor(targets)[:, None]).sum()
         return torch.autograd.grad(chosen, x)[0].abs().amax(1, keepdim=True).numpy()
 
     peer = quantus.MPRT(
-        similarity_func=quantus.similarity_func.correlation_spearman, abs=True, normalise=False,
+        similarity_func=quantus.similarity_func.correlation_spearman,
+        abs=True,
+        normalise=False,
         disable_warnings=True,
-    )  # fmt: skip
-    theirs = peer(model=model, x_batch=as_input(images), y_batch=targets.numpy(), explain_func=saliency)
+    )
+    theirs = peer(
+        model=model, x_batch=as_input(images), y_batch=targets.numpy(), explain_func=saliency
+    )
     before = explain.explain(model, images, targets, "saliency")
     ours = {
         stage: sanity.spearman(before, explain.explain(twin, images, targets, "saliency"))
