@@ -39,7 +39,10 @@ def _pets(split: str, download: bool) -> ImageSet | None:
     try:
         with impatient():
             found = OxfordIIITPet(
-                DATA, "trainval" if split == "train" else "test", "binary-category", download=download
+                DATA,
+                "trainval" if split == "train" else "test",
+                "binary-category",
+                download=download,
             )
     except RuntimeError:  # torchvision's word for "not there or not whole"
         return None

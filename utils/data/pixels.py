@@ -24,7 +24,9 @@ def read_image(file: str | Path, size: int | None = None) -> torch.Tensor:
     try:
         with Image.open(file) as opened:
             if opened.width * opened.height > PIXEL_LIMIT:
-                raise ValueError(f"{opened.width} x {opened.height} pixels are more than {PIXEL_LIMIT:,}")
+                raise ValueError(
+                    f"{opened.width} x {opened.height} pixels are more than {PIXEL_LIMIT:,}"
+                )
             image = ImageOps.exif_transpose(opened)
             if image.mode.startswith("I"):  # 16-bit greys, which convert() would clip to white
                 image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
@@ -35,7 +37,13 @@ def read_image(file: str | Path, size: int | None = None) -> torch.Tensor:
             image = image.convert("RGB")
             if size is not None:
                 image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (
+        UnidentifiedImageError,
+        OSError,
+        ValueError,
+        SyntaxError,
+        Image.DecompressionBombError,
+    ) as error:
         raise ValueError(
             f"{name} cannot be read as an image ({error}): save it again as JPEG or PNG, or remove it."
         ) from error
@@ -57,7 +65,9 @@ def _taps(n_in: int, n_out: int) -> tuple[torch.Tensor, torch.Tensor]:
     return places.T.contiguous(), weights.gather(1, places).T.contiguous()
 
 
-def _along(levels: torch.Tensor, places: torch.Tensor, weights: torch.Tensor, axis: int) -> torch.Tensor:
+def _along(
+    levels: torch.Tensor, places: torch.Tensor, weights: torch.Tensor, axis: int
+) -> torch.Tensor:
     """int32 levels (B, 3, h, w) resized along one axis, rounded; sums stay below 2^31."""
     weights = weights[:, :, None] if axis == -2 else weights
     found = levels.index_select(axis, places[0]).mul_(weights[0])
@@ -130,7 +140,9 @@ def blur(images: torch.Tensor, sigma: float) -> torch.Tensor:
 
 
 def _pixelate(x: torch.Tensor, severity: int, generator: torch.Generator) -> torch.Tensor:
-    small = F.interpolate(x, scale_factor=(0.6, 0.45, 0.3)[severity], mode="bilinear", antialias=True)
+    small = F.interpolate(
+        x, scale_factor=(0.6, 0.45, 0.3)[severity], mode="bilinear", antialias=True
+    )
     return F.interpolate(small, x.shape[-2:], mode="nearest")
 
 
@@ -151,7 +163,9 @@ def _noise(x: torch.Tensor, severity: int, generator: torch.Generator) -> torch.
 CORRUPTIONS: dict[str, Callable[[torch.Tensor, int, torch.Generator], torch.Tensor]] = {
     "noise": _noise,
     "blur": lambda x, s, g: blur(x, (0.6, 1.0, 1.6)[s] * x.shape[-1] / 32),
-    "contrast": lambda x, s, g: x.mean((1, 2, 3), True) + (0.6, 0.4, 0.2)[s] * (x - x.mean((1, 2, 3), True)),
+    "contrast": lambda x, s, g: (
+        x.mean((1, 2, 3), True) + (0.6, 0.4, 0.2)[s] * (x - x.mean((1, 2, 3), True))
+    ),
     "brightness": lambda x, s, g: x + (0.15, 0.3, 0.45)[s],
     "pixelate": _pixelate,
     "occlusion": _occlude,
@@ -164,5 +178,7 @@ def corrupt(images: torch.Tensor, kind: str, severity: int = 1, seed: int = 0) -
         raise ValueError(f"There is no corruption {kind!r}: use {', '.join(CORRUPTIONS)}.")
     if severity not in (1, 2, 3):
         raise ValueError(f"Severity {severity} is not 1, 2 or 3.")
-    damaged = CORRUPTIONS[kind](images.float() / 255, severity - 1, torch.Generator().manual_seed(seed))
+    damaged = CORRUPTIONS[kind](
+        images.float() / 255, severity - 1, torch.Generator().manual_seed(seed)
+    )
     return (damaged.clamp(0, 1) * 255).round().to(torch.uint8)

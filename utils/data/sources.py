@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ..env import Profile, profile
 from . import pairs
+from .builtin import digits, shapes10
 from .cifar import PAPER_POOL, cifar10
 from .folders import read_folder
-from .builtin import digits, shapes10
 from .sets import ImageSet, Splits, draw
 
 SOURCES = ("auto", "cifar10", "shapes10", "cats_vs_dogs", "shapes10_pair", "digits", "folder:PATH")
@@ -37,7 +36,9 @@ def load(source: str = "auto", split: str = "train") -> ImageSet:
                 "put it in data/cifar10/{train,test}/<class>/, or use the source shapes10."
             )
         if found is None:
-            print("CIFAR-10 is not in data/ and cannot be downloaded: using the built-in Shapes-10 instead.")
+            print(
+                "CIFAR-10 is not in data/ and cannot be downloaded: using the built-in Shapes-10 instead."
+            )
         return found or shapes10(split)
     if source == "shapes10":
         return shapes10(split)
@@ -85,6 +86,8 @@ def splits(chosen: Profile | None = None, stratify: bool = True) -> Splits:
     train_at, val_at = draw(labels, (n_train, n_val), chosen.seed, stratify)
     (test_at,) = draw(test.labels.numpy(), (chosen.n_test,), chosen.seed, stratify)
     return Splits(
-        pool.subset(train_at), pool.subset(val_at), test.subset(test_at),
+        pool.subset(train_at),
+        pool.subset(val_at),
+        test.subset(test_at),
         {"train": train_at, "val": val_at, "test": test_at},
     )

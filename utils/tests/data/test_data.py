@@ -74,7 +74,9 @@ def test_preprocess_is_pils_bilinear_level_for_level(height, width, size):
         pytest.skip("before version 13 Pillow resized upright pictures in another order")
     ours = data.preprocess(images, size, **IDENTITY)
     for image, got in zip(images, ours, strict=True):
-        pil = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((size, size), Image.Resampling.BILINEAR)
+        pil = Image.fromarray(image.permute(1, 2, 0).numpy()).resize(
+            (size, size), Image.Resampling.BILINEAR
+        )
         wanted = torch.from_numpy(np.array(pil)).permute(2, 0, 1)
         assert torch.equal(got.round().to(torch.uint8), wanted)
         assert (got - wanted).abs().max() < 1e-3
@@ -86,7 +88,9 @@ def test_preprocess_normalises_and_ignores_memory_layout():
     wanted = (images / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     assert got.dtype == torch.float32 and torch.allclose(got, wanted, atol=1e-5)
     laid_out = images.contiguous(memory_format=torch.channels_last)
-    assert torch.equal(data.preprocess(laid_out, 64, mean, std), data.preprocess(images, 64, mean, std))
+    assert torch.equal(
+        data.preprocess(laid_out, 64, mean, std), data.preprocess(images, 64, mean, std)
+    )
     one_by_one = torch.cat([data.preprocess(image[None], 64, mean, std) for image in images])
     assert torch.equal(one_by_one, data.preprocess(images, 64, mean, std))
 
@@ -253,7 +257,9 @@ def test_auto_falls_back_to_shapes_and_says_so(empty, capsys):
 
 def test_silent_network_is_given_up_within_10_seconds_for_both_splits(empty, monkeypatch, capsys):
     with socket.create_server(("127.0.0.1", 0)) as mute:  # accepts, and never answers
-        monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{mute.getsockname()[1]}/cifar.tar.gz")
+        monkeypatch.setattr(
+            CIFAR10, "url", f"http://127.0.0.1:{mute.getsockname()[1]}/cifar.tar.gz"
+        )
         data.load("shapes10"), data.load("shapes10", "test")  # the drawing is not what is timed
         begun = time.monotonic()
         parts = data.splits(env.replace(PROFILE, source="auto"))
@@ -403,7 +409,9 @@ def test_one_class_no_class_and_an_empty_class(empty, tmp_path, counts, words):
 
 
 def test_missing_folder_and_missing_test_split(empty, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no folder.*nowhere.*one sub-folder of images per class"):
+    with pytest.raises(
+        FileNotFoundError, match="no folder.*nowhere.*one sub-folder of images per class"
+    ):
         data.load(f"folder:{tmp_path}/nowhere")
     plant(tmp_path / "train", {"a": 1, "b": 1})
     with pytest.raises(FileNotFoundError, match="no folder.*test"):
@@ -434,7 +442,13 @@ def stored(image: Image.Image, kind: str, **options) -> io.BytesIO:
 
 def test_colour_modes_become_rgb():
     red = Image.new("RGB", (12, 8), (250, 10, 20))
-    for mode, kind in [("RGB", "PNG"), ("CMYK", "JPEG"), ("P", "PNG"), ("RGBA", "PNG"), ("RGB", "WEBP")]:
+    for mode, kind in [
+        ("RGB", "PNG"),
+        ("CMYK", "JPEG"),
+        ("P", "PNG"),
+        ("RGBA", "PNG"),
+        ("RGB", "WEBP"),
+    ]:
         got = data.read_image(stored(red.convert(mode), kind))
         assert got.shape == (3, 8, 12) and got.dtype == torch.uint8
         assert (got.float().mean((1, 2)) - torch.tensor([250.0, 10, 20])).abs().max() < 12, mode
@@ -509,7 +523,9 @@ def test_text_and_decompression_bomb(tmp_path, monkeypatch):
 
 
 @pytest.mark.real_data
-@pytest.mark.skipif(not REAL.is_dir(), reason="data/cifar10 is not there: unpack the real images to run this")
+@pytest.mark.skipif(
+    not REAL.is_dir(), reason="data/cifar10 is not there: unpack the real images to run this"
+)
 def test_real_cifar10_in_its_official_order():
     for split, n in (("train", 50000), ("test", 10000)):
         found = data.load("auto", split)

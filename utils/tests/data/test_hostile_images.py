@@ -20,7 +20,9 @@ MUTANTS = 240
 
 
 def original(form: str, rng: np.random.Generator) -> bytes:
-    picture = Image.fromarray(rng.integers(0, 255, (24, 31, 3), dtype=np.uint8)).convert(FORMATS[form])
+    picture = Image.fromarray(rng.integers(0, 255, (24, 31, 3), dtype=np.uint8)).convert(
+        FORMATS[form]
+    )
     file = io.BytesIO()
     picture.save(file, form)
     return file.getvalue()
@@ -79,9 +81,9 @@ def test_every_mutant_is_read_or_refused() -> None:
             assert image.dtype == torch.uint8 and image.shape[0] == 3, name
             read += 1
         except ValueError as error:
-            assert str(error).startswith(f"{name} cannot be read as an image") and "\n" not in str(error), (
-                name
-            )
+            assert str(error).startswith(f"{name} cannot be read as an image") and "\n" not in str(
+                error
+            ), name
             refused += 1
     assert read + refused == MUTANTS and read > 10 and refused > 100
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # KiB: one GiB
