@@ -29,7 +29,8 @@ from torchvision import transforms
 
 from .. import data, env, evaluate, explain, models
 from ..data import pixels
-from ..explain import attention, gradients, iav, lrp
+from ..explain import attention, cams, gradients, iav, lrp
+from ..models import Question
 from . import measure
 from .measure import Entry
 
@@ -89,9 +90,7 @@ def _model(arch: str, where: torch.device, n: int) -> tuple[nn.Module, torch.Ten
     """Random weights in eval mode, input (n, 3, H, W) and targets (n,)."""
     torch.manual_seed(0)
     model = models.build(arch, 10, "none").to(where)
-    x = data.preprocess(
-        _images(n, model.input_size).to(where), model.input_size, model.mean, model.std
-    )
+    x = models.prepare(model, _images(n, model.input_size))
     return model, x, torch.arange(n, device=where) % 10
 
 
@@ -168,7 +167,7 @@ def gradcam(where: torch.device, tiny: bool) -> list[Entry]:
         GradCAM(model, [model.layer4[-1]]),
         [ClassifierOutputTarget(t) for t in targets.tolist()],
     )
-    ours = partial(gradients.gradcam, model, x, targets, None)
+    ours = partial(cams.gradcam, model, x, Question(targets), batch=len(x), layer=None)
     times = 1 if tiny else 5
 
     def plain() -> None:
@@ -217,9 +216,10 @@ def ig_memory(where: torch.device, tiny: bool) -> list[Entry]:
         case["seconds"] / (n * s) for case, (n, s) in zip((few, long, many), sizes, strict=True)
     ]
     model, x, targets = _model("vit_mini", where, 2)
-    black = gradients._baseline(x, model, "black")
+    black = gradients.baseline_of(model, x, "black")
     whole = IntegratedGradients(model).attribute(x, black, target=targets, n_steps=8).sum(1)
-    ours = gradients.path_integral(model, x, targets, 8, "black", batch=4)[0]
+    options = dict(steps=8, baseline="black")
+    ours = gradients.path_integral(model, x, Question(targets), batch=4, **options)[0]
     also = dict(
         difference=((whole - ours).abs().max().item(), 1e-5),
         time_per_step=(max(each) / min(each), 1.1),
@@ -271,7 +271,7 @@ def lrp_(where: torch.device, tiny: bool, batch: int) -> list[Entry]:
     arch = "vit_base_patch16_224" if batch == 1 or where.type == "cuda" else "vit_small_patch16_224"
     model, x, targets = _model("vit_mini" if tiny else arch, where, batch)
     ours = partial(lrp.transformer_attribution, model, x, targets)
-    peer = partial(gradients._input_gradient, model, x, targets)
+    peer = partial(gradients.saliency, model, x, Question(targets), batch=len(x))
     top = 2.5 if batch == 1 else 3.0
     flops = measure.flops(ours) / measure.flops(peer)
     pairs = measure.compare(ours, peer, where, 1 if tiny else 3)

@@ -134,13 +134,9 @@ def recipe(where: torch.device, tiny: bool, kind: str) -> list[Entry]:
 
 def _work(name: str, model: nn.Module) -> Callable[[torch.Tensor], object]:
     def patches(images: torch.Tensor) -> torch.Tensor:
-        rows = (
-            data.preprocess(part.to(where), model.input_size, model.mean, model.std)
-            for part in images.split(64)
-        )
+        rows = (models.prepare(model, part) for part in images.split(64))
         return torch.cat([attention.maps(model, x, "cls").cpu() for x in rows])
 
-    where = next(model.parameters()).device
     side = model.patch_embed.grid_size
     return {
         "ig": partial(explain.explain, model, targets=0, method="integrated_gradients", steps=50),

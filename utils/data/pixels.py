@@ -76,8 +76,8 @@ def _along(
     return found.add_(2**21).bitwise_right_shift_(22)
 
 
-def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
-    """uint8 (B, 3, h, w) -> levels (B, 3, size, size), uint8 or int32, equal to Pillow's.
+def _resize(images: torch.Tensor, size: int | tuple[int, int]) -> torch.Tensor:
+    """uint8 (B, 3, h, w) -> levels (B, 3, H, W), uint8 or int32, equal to Pillow's.
 
     torch's uint8 kernel rounds its weights to about 15 bits: it is right where they are short
     binary fractions (32 to 128 pixels, say) and else a level off here and there; then Pillow's
@@ -85,11 +85,12 @@ def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
     upright that shrinking the columns first saves work.
     """
     height, width = images.shape[-2:]
-    down, across = _taps(height, size), _taps(width, size)
-    upright = height > size and height - size > 2 * (width - size)
+    rows, columns = sides(size)
+    down, across = _taps(height, rows), _taps(width, columns)
+    upright = height > rows and height - rows > 2 * (width - columns)
     short = all((weights % 2**10 == 0).all() for _, weights in (down, across))
     if short and not upright and images.device.type == "cpu":
-        return F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+        return F.interpolate(images, (rows, columns), mode="bilinear", antialias=True)
     axes = [(across, -1), (down, -2)]
     levels = images.int()
     for taps, axis in reversed(axes) if upright else axes:
@@ -97,20 +98,31 @@ def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
     return levels
 
 
+def sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width in pixels: an int stands for a square."""
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
 def preprocess(
-    images: torch.Tensor, size: int, mean: tuple[float, ...], std: tuple[float, ...]
+    images: torch.Tensor,
+    size: int | tuple[int, int],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
 ) -> torch.Tensor:
-    """uint8 (B, 3, h, w) -> normalised float32 (B, 3, size, size), on the images' device.
+    """uint8 (B, 3, h, w) -> normalised float32 (B, 3, H, W), on the images' device.
+
+    size: the side of a square, or (H, W).
 
     Bilinear resize with antialiasing, equal to Pillow's level for level.
     """
     levels = 255 * torch.tensor([mean, std], dtype=torch.float32).view(2, 1, 3, 1, 1)
     shift, scale = levels.to(images.device, non_blocking=True)
-    ready = torch.empty(len(images), 3, size, size, device=images.device)
+    height, width = sides(size)
+    ready = torch.empty(len(images), 3, height, width, device=images.device)
     # as many at once as a processor's cache holds
-    few = max(1, 2**17 // size**2) if images.device.type == "cpu" else len(images)
+    few = max(1, 2**17 // (height * width)) if images.device.type == "cpu" else len(images)
     for some, place in zip(images.split(few), ready.split(few), strict=True):
-        levels = some if some.shape[-2:] == (size, size) else _resize(some, size)
+        levels = some if some.shape[-2:] == (height, width) else _resize(some, size)
         torch.sub(levels, shift, out=place).div_(scale)
     return ready
 

@@ -1,6 +1,7 @@
 """Attribution methods behind one call, attention, relevance and the IAV."""
 
-from .gradients import BASELINES, kind, layers
+from ..models import kind, layers
+from .gradients import BASELINES
 from .methods import METHODS, IGResult, Method, blur_region, explain, integrated_gradients
 
 __all__ = [

@@ -13,8 +13,7 @@ import torch
 from timm.layers.attention import Attention
 from torch import nn
 
-from .. import data
-from ..models import Targets, as_targets, evaluating, per_chunk, vit
+from ..models import Targets, as_targets, evaluating, per_chunk, prepare, vit
 
 # ---------------------------------------------------------------- the maps
 
@@ -80,13 +79,10 @@ def collect(
     """
     if not len(images):
         raise ValueError("collect needs an image, and there is none.")
-    parameter, found = next(model.parameters()), None
+    found = None
 
     def some(part: slice, _: int) -> torch.Tensor:
-        x = data.preprocess(
-            images[part].to(parameter.device), model.input_size, model.mean, model.std
-        )
-        taken = maps(model, x.to(parameter.dtype), rows)
+        taken = maps(model, prepare(model, images[part]), rows)
         return taken if keep is None else keep(taken)
 
     start = 0

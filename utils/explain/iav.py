@@ -18,10 +18,9 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
-from .. import data
-from ..models import Targets, evaluating, per_chunk
+from ..models import Targets, evaluating, kind, per_chunk, prepare
 from . import attention
-from .methods import METHODS, inputs, kind
+from .methods import METHODS, question_about
 
 # ---------------------------------------------------------------- how alike two maps are
 
@@ -108,16 +107,15 @@ def attributions(
         raise ValueError(
             f"There is no attribution {attribution!r} for this model: use one of {fits}."
         )
-    how = METHODS[attribution]
-    options, prepared = how.with_defaults(options), inputs(model, images, targets)
+    how, question = METHODS[attribution], question_about(images, targets)
+    options = how.with_defaults(options)
     with evaluating(model), torch.enable_grad(), _bar(len(images), attribution, progress) as bar:
 
-        def places(rows: slice, few: int) -> torch.Tensor:
-            copies = dict(batch=few) if how.repeats else {}
-            x, chosen = prepared(rows)
-            found = to_grid(how.run(model, x, chosen, **options, **copies), _grid(model))
+        def places(rows: slice, batch: int) -> torch.Tensor:
+            x = prepare(model, images[rows])
+            heat = how.run(model, x, question[rows], batch=batch, **options)
             bar.update(len(x))
-            return found.detach().float().cpu()
+            return to_grid(heat, _grid(model)).detach().float().cpu()
 
         most = min(chunk, how.chunk)  # what the method itself can hold at once
         return torch.cat(list(per_chunk(places, len(images), most)))
@@ -154,15 +152,13 @@ def _of_rows(
     make: Callable[[torch.Tensor, slice], torch.Tensor],
 ) -> torch.Tensor:
     """What `make` makes of the attention rows (b, L, heads, patches) of each slice of the images, joined."""
-    parameter = next(model.parameters())
     with _bar(len(images), "attention", progress) as bar:
 
         def run(rows: slice, _: int) -> torch.Tensor:
-            part = images[rows].to(parameter.device)
-            x = data.preprocess(part, model.input_size, model.mean, model.std).to(parameter.dtype)
-            found = make(attention_rows(model, x).float().cpu(), rows)
+            x = prepare(model, images[rows])
+            made = make(attention_rows(model, x).float().cpu(), rows)
             bar.update(len(x))
-            return found
+            return made
 
         return torch.cat(list(per_chunk(run, len(images), chunk)))
 

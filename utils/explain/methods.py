@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,37 +16,28 @@ import torch.nn.functional as F
 from torch import nn
 
 from .. import data
-from ..models import Targets, as_targets, evaluating, per_chunk
-from . import gradients
-from .gradients import kind, layers
+from ..models import Question, Targets, evaluating, kind, per_chunk, prepare, unwrapped
+from . import cams, gradients, grids
 
-__all__ = [
-    "METHODS",
-    "IGResult",
-    "Method",
-    "blur_region",
-    "explain",
-    "integrated_gradients",
-    "kind",
-    "layers",
-]
+__all__ = ["METHODS", "IGResult", "Method", "blur_region", "explain", "integrated_gradients"]
+
+ANY = frozenset({"cnn", "vit"})
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to explain. run(model, x (b, 3, H, W), targets (b,), **options) -> (b, H', W')."""
+    """One way to explain: run(model, x (b, C, H, W), question, *, batch, **options) -> (b, H', W').
+
+    batch bounds the copies of images that run holds at once.
+    """
 
     name: str
     title: str
     run: Callable[..., torch.Tensor]
-    works_on: frozenset[str] = frozenset({"cnn", "vit"})
+    works_on: frozenset[str] = ANY
     signed: bool = False  # maps can be negative: evidence against the target
     options: dict[str, Any] = field(default_factory=dict)  # names and defaults
     chunk: int = 32  # images at once, unless the caller says otherwise
-    predicts: bool = (
-        False  # run takes targets None and finds the predicted class in its own forward
-    )
-    repeats: bool = False  # feeds copies of each image; run gets batch=chunk to bound those too
 
     def with_defaults(self, options: dict[str, Any]) -> dict[str, Any]:
         """These options and the defaults of the others. Raises ValueError for one that there is not."""
@@ -67,65 +59,63 @@ class IGResult:
     steps: torch.Tensor  # (B,) integration steps taken
 
 
+def _cam(
+    name: str, gradient: bool = True, works_on: frozenset[str] = ANY, **options: Any
+) -> Method:
+    """A class of pytorch-grad-cam."""
+    run = partial(cams.library, cam=name, gradient=gradient)
+    return Method(name.lower(), name, run, works_on, options=dict(layer=None, **options))
+
+
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("saliency", "Saliency", gradients.saliency, predicts=True),
+        Method("saliency", "Saliency", gradients.saliency),
         Method(
             "smoothgrad",
             "SmoothGrad",
             gradients.smoothgrad,
             options=dict(samples=25, sigma=0.15, seed=0),
-            repeats=True,
         ),
         Method(
             "integrated_gradients",
             "Integrated Gradients",
-            lambda *inputs, **options: gradients.path_integral(*inputs, **options)[0],
+            gradients.integrated_gradients,
             signed=True,
             options=dict(steps=None, baseline="black"),
-            repeats=True,
         ),
         Method(
-            "gradcam",
-            "Grad-CAM",
-            gradients.gradcam,
-            options=dict(layer=None),
-            chunk=64,
-            predicts=True,
-        ),
-        Method(
-            "lrp",
-            "LRP",
-            gradients.relevance,
+            "expected_gradients",
+            "Expected Gradients",
+            gradients.expected_gradients,
             signed=True,
-            options=dict(start_layer=0),
-            chunk=8,
-            predicts=True,
+            options=dict(baselines=None, steps=8, seed=0),
         ),
+        Method("gradcam", "Grad-CAM", cams.gradcam, options=dict(layer=None), chunk=64),
+        _cam("HiResCAM"),
+        _cam("LayerCAM"),
+        _cam("EigenCAM", gradient=False),
+        _cam("FinerCAM", comparisons=3, alpha=1.0),
+        _cam("ScoreCAM", gradient=False),
+        _cam("AblationCAM", gradient=False, works_on=frozenset({"cnn"})),
+        # occlusion, rise, shapley: perturbation.*, signed, ANY; attnlrp: vit, signed
+        Method("lrp", "LRP", grids.relevance, signed=True, options=dict(start_layer=0), chunk=8),
         Method(
             "attention",
             "Attention",
-            gradients.raw_attention,
+            grids.raw_attention,
             frozenset({"vit"}),
             options=dict(block=-1, head=None),
-            predicts=True,
         ),
         Method(
-            "attention_rollout",
-            "Attention rollout",
-            gradients.rollout,
-            frozenset({"vit"}),
-            chunk=16,
-            predicts=True,
+            "attention_rollout", "Attention rollout", grids.rollout, frozenset({"vit"}), chunk=16
         ),
         Method(
             "gradient_rollout",
             "Gradient rollout",
-            gradients.gradient_rollout,
+            grids.gradient_rollout,
             frozenset({"vit"}),
             chunk=16,
-            predicts=True,
         ),
     )
 }
@@ -141,33 +131,35 @@ def _resize(heat: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return F.interpolate(heat.detach().float()[:, None], size, **mode)[:, 0].cpu()
 
 
-def inputs(
-    model: nn.Module, images: torch.Tensor, targets: Targets, predicts: bool = False
-) -> Callable[[slice], tuple[torch.Tensor, Any]]:
-    """A function from rows to their preprocessed input (b, 3, H, W) and targets (b,), after checking all.
-
-    predicts: leave targets None as they are and spare the forward pass that would find them.
-    """
+def question_about(images: torch.Tensor, targets: Targets, against: Targets = None) -> Question:
+    """The question, its classes as tensors; ValueError unless the images and their number are right."""
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or not len(images):
         raise ValueError(
             f"Images must be uint8 (B, 3, h, w), and these are {images.dtype} {tuple(images.shape)}."
         )
-    given = targets is not None and torch.as_tensor(targets).ndim > 0
-    if given and len(targets) != len(images):
-        raise ValueError(
-            f"{len(targets)} targets for {len(images)} images: give one class for all or one per image."
-        )
-    parameter = next(model.parameters())
 
-    def prepared(rows: slice) -> tuple[torch.Tensor, Any]:
-        part = images[rows].to(parameter.device)
-        x = data.preprocess(part, model.input_size, model.mean, model.std).to(parameter.dtype)
-        if predicts and targets is None:
-            return x, None
-        with torch.no_grad():
-            return x, as_targets(targets[rows] if given else targets, model(x))
+    def classes(given: Targets) -> Targets:
+        if given is None:
+            return None
+        classes = torch.as_tensor(given)
+        if classes.ndim and len(classes) != len(images):
+            raise ValueError(
+                f"{len(classes)} targets for {len(images)} images: "
+                "give one class for all or one per image."
+            )
+        return classes if classes.ndim else int(classes)
 
-    return prepared
+    return Question(classes(targets), classes(against))
+
+
+def _fitting(model: nn.Module, method: str) -> Method:
+    """The method of this name; ValueError unless it works on the model."""
+    if method not in METHODS:
+        raise ValueError(f"There is no method {method!r}: use one of {', '.join(METHODS)}.")
+    if kind(model) not in METHODS[method].works_on:
+        fits = ", ".join(name for name, other in METHODS.items() if kind(model) in other.works_on)
+        raise ValueError(f"{method} does not work on a {kind(model).upper()}: use one of {fits}.")
+    return METHODS[method]
 
 
 def explain(
@@ -175,29 +167,29 @@ def explain(
     images: torch.Tensor,
     targets: Targets = None,
     method: str = "gradcam",
+    against: Targets = None,
     chunk: int | None = None,
     **options: Any,
 ) -> torch.Tensor:
     """A heatmap for each image: uint8 (B, 3, h, w) -> float32 (B, h, w) on the CPU.
 
-    targets: a class for all, (B,) classes, or None for the predicted ones. method: a name in
-    METHODS, options: that method's. chunk: images at once; less needs less memory and changes
-    nothing else. Values are in the method's own unit, not rescaled. Runs in eval mode, also
-    inside torch.no_grad and on frozen models; leaves modes, parameters and gradients as they
-    were. Raises ValueError for anything unknown and for a method that does not fit the model.
+    targets: a class for all, (B,) classes, or None for the predicted ones. against: likewise,
+    classes that the targets are compared with: the difference of the two logits is explained (of
+    a model with one output, its negative). method: a name in METHODS, options: that method's.
+    chunk: images at once; less needs less memory and changes nothing else. Values are in the
+    method's own unit, not rescaled. Runs in eval mode, also inside torch.no_grad, on frozen,
+    compiled and DataParallel models; leaves modes, parameters and gradients as they were. Raises
+    ValueError for anything unknown and for a method that does not fit the model.
     """
-    if method not in METHODS:
-        raise ValueError(f"There is no method {method!r}: use one of {', '.join(METHODS)}.")
-    how = METHODS[method]
+    model, _ = unwrapped(model)
+    how = _fitting(model, method)
     options = how.with_defaults(options)
-    if kind(model) not in how.works_on:
-        fits = ", ".join(name for name, other in METHODS.items() if kind(model) in other.works_on)
-        raise ValueError(f"{method} does not work on a {kind(model).upper()}: use one of {fits}.")
-    prepared = inputs(model, images, targets, how.predicts)
+    question = question_about(images, targets, against)
 
-    def maps(rows: slice, few: int) -> torch.Tensor:
-        copies = dict(batch=few) if how.repeats else {}
-        return _resize(how.run(model, *prepared(rows), **options, **copies), images.shape[-2:])
+    def maps(rows: slice, batch: int) -> torch.Tensor:
+        x = prepare(model, images[rows])
+        heat = how.run(model, x, question[rows], batch=batch, **options)
+        return _resize(heat, images.shape[-2:])
 
     with evaluating(model), torch.enable_grad():
         return torch.cat(list(per_chunk(maps, len(images), how.chunk if chunk is None else chunk)))
@@ -210,6 +202,7 @@ def integrated_gradients(
     steps: int | None = None,
     baseline: str = "black",
     chunk: int = 32,
+    against: Targets = None,
 ) -> IGResult:
     """Integrated Gradients (Sundararajan et al. 2017, section 3) with its completeness error.
 
@@ -218,15 +211,23 @@ def integrated_gradients(
     and the interpolated copies held at once. Sums are over the model's input resolution,
     before maps are resized to (h, w). Raises ValueError as explain() does.
     """
-    prepared = inputs(model, images, targets)
+    model, _ = unwrapped(model)
+    question = question_about(images, targets, against)
 
-    def integrals(rows: slice, few: int) -> list[torch.Tensor]:
-        heat, *numbers = gradients.path_integral(model, *prepared(rows), steps, baseline, batch=few)
+    def integrals(rows: slice, batch: int) -> list[torch.Tensor]:
+        heat, *numbers = gradients.path_integral(
+            model,
+            prepare(model, images[rows]),
+            question[rows],
+            batch=batch,
+            steps=steps,
+            baseline=baseline,
+        )
         return [_resize(heat, images.shape[-2:]), *(value.cpu() for value in numbers)]
 
     with evaluating(model), torch.enable_grad():
-        found = list(per_chunk(integrals, len(images), chunk))
-    return IGResult(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+        parts = list(per_chunk(integrals, len(images), chunk))
+    return IGResult(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 def blur_region(

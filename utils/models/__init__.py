@@ -11,7 +11,10 @@ from .inference import (
     per_chunk,
     prepare,
 )
-from .zoo import COURSE, IMAGENET, build, card, head, heads, load_state, new_head
+from .parts import candidates, head, heads, kind, layers, new_head, outputs
+from .unwrap import inner, unwrapped
+from .wrap import wrap
+from .zoo import COURSE, IMAGENET, build, card, load_state
 
 __all__ = [
     "CHUNK",
@@ -21,14 +24,21 @@ __all__ = [
     "Targets",
     "as_targets",
     "build",
+    "candidates",
     "card",
     "evaluating",
     "head",
     "heads",
+    "inner",
+    "kind",
+    "layers",
     "load_state",
     "logits_of",
     "memory_format",
     "new_head",
+    "outputs",
     "per_chunk",
     "prepare",
+    "unwrapped",
+    "wrap",
 ]

@@ -16,19 +16,39 @@ from timm.models.resnet import ResNet
 from torch import nn
 
 from ..data import preprocess
+from .unwrap import REMEDY, plain
 
 Result = TypeVar("Result")
 Targets = int | torch.Tensor | None
 CHUNK = 256  # images per forward where no gradient is kept
+LUMA = (0.299, 0.587, 0.114)  # grey from RGB (ITU-R BT.601, as Pillow's)
 
 
-def prepare(model: nn.Module, images: torch.Tensor, size: int | None = None) -> torch.Tensor:
-    """uint8 (B, 3, h, w) -> the model's input (B, 3, S, S): its own size, mean, std, dtype and device.
+def ready(model: nn.Module) -> None:
+    """ValueError, naming the remedy, unless the model says which images it takes."""
+    missing = [n for n in ("input_size", "mean", "std") if not hasattr(model, n)]
+    if missing:
+        raise ValueError(
+            f"This {type(model).__name__} does not say which images it takes ({', '.join(missing)} "
+            "missing): prepare it with models.wrap(model, size, mean, std)."
+        )
 
-    size: another side length S in pixels than the model's own.
+
+def prepare(
+    model: nn.Module, images: torch.Tensor, size: int | tuple[int, int] | None = None
+) -> torch.Tensor:
+    """uint8 (B, 3, h, w) -> the model's input (B, 3, H, W): its own size, mean, std, dtype and device.
+
+    size: another side length in pixels than the model's own, or (H, W). A model with one mean
+    takes grey images, (B, 1, H, W). Raises ValueError for a model that models.wrap has not seen.
     """
-    parameter = next(model.parameters())
-    x = preprocess(images.to(parameter.device), size or model.input_size, model.mean, model.std)
+    ready(model)
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    grey = len(model.mean) == 1
+    mean, std = (tuple(values) * (3 if grey else 1) for values in (model.mean, model.std))
+    x = preprocess(images.to(parameter.device), size or model.input_size, mean, std)
+    if grey:
+        x = (x * x.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
     return x.to(parameter.dtype)
 
 
@@ -43,11 +63,14 @@ def memory_format(model: nn.Module) -> torch.memory_format:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside, every module's own mode restored after; leaves torch.inference_mode."""
+    """Eval mode inside, every module's own mode restored after; leaves torch.inference_mode.
+
+    Compiled parts run as written and gradient checkpointing rests, so that hooks see every layer once.
+    """
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), plain(model):
             yield
     finally:
         for module in training:
@@ -78,6 +101,10 @@ def as_targets(targets: Targets, logits: torch.Tensor) -> torch.Tensor:
 
     Raises ValueError if there are not B of them or one is no class of these logits (B, C).
     """
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+        shape = getattr(logits, "shape", None)
+        given = type(logits).__name__ if shape is None else tuple(shape)
+        raise ValueError(f"The model's output is {given} instead of logits: {REMEDY}.")
     n, classes = logits.shape
     if targets is None:
         return logits.argmax(1)
@@ -98,7 +125,8 @@ class Question:
     """What is asked of a model's logits: why `targets`, or why `targets` rather than `against`?
 
     Each is a class for all images, (B,) classes, or None. targets None: the predicted classes,
-    read off whichever logits score() is given. against None: the target's logit alone.
+    read off whichever logits score() is given. against None: the target's logit alone. A model with
+    one output is asked about that output and, with any against, about its negative.
     """
 
     targets: Targets = None
@@ -116,20 +144,23 @@ class Question:
         """
         targets = as_targets(self.targets, logits)
         rows = torch.arange(len(logits), device=logits.device)
-        found = torch.zeros_like(logits)
-        found[rows, targets] = 1
-        if self.against is not None:
-            others = as_targets(self.against, logits)
-            if (others == targets).any():
-                raise ValueError(
-                    "A class cannot be explained against itself: give another class as against."
-                )
-            found[rows, others] = -1
-        return found
+        weights = torch.zeros_like(logits)
+        weights[rows, targets] = 1
+        if self.against is None:
+            return weights
+        others = as_targets(self.against, logits)
+        if logits.shape[1] == 1:
+            return -weights
+        if (others == targets).any():
+            raise ValueError(
+                "A class cannot be explained against itself: give another class as against."
+            )
+        weights[rows, others] = -1
+        return weights
 
     def score(self, logits: torch.Tensor) -> torch.Tensor:
         """(B,): the target's logit, less that of the class it is compared with. Differentiable."""
-        weights = self.weights(logits.detach())
+        weights = self.weights(logits.detach() if isinstance(logits, torch.Tensor) else logits)
         return torch.where(weights == 0, 0, logits * weights).sum(1)
 
     def settled(self, logits: torch.Tensor) -> Question:

@@ -17,6 +17,7 @@ from torch import nn
 
 from ..data import impatient, reachable
 from ..env import WEIGHTS, profile
+from .parts import head, new_head, outputs
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 COURSE = ("resnet34_slim", "vit_mini", "alexnet_slim")  # small enough for a CPU
@@ -98,24 +99,6 @@ def _quick_offline(weights: str) -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
-def heads(model: nn.Module) -> tuple[nn.Linear, ...]:
-    """The linear layers that turn features into logits: one, or two in a distilled DeiT."""
-    found = model.get_classifier() if hasattr(model, "get_classifier") else model.classifier[-1]
-    return found if isinstance(found, tuple) else (found,)
-
-
-def head(model: nn.Module) -> nn.Linear:
-    """The last linear layer; the first of two in a distilled DeiT."""
-    return heads(model)[0]
-
-
-def new_head(model: nn.Module) -> None:
-    """Xavier-uniform weights and zero bias for the last layer (Glorot & Bengio 2010)."""
-    for layer in heads(model):
-        nn.init.xavier_uniform_(layer.weight)
-        nn.init.zeros_(layer.bias)
-
-
 def card(arch: str, variant: str = "supervised") -> dict:
     """The JSON card of the course weights of `arch`; FileNotFoundError if there are none.
 
@@ -163,7 +146,7 @@ def _fit_exactly(model: nn.Module, state: dict[str, torch.Tensor], arch: str, na
     if odd:
         raise ValueError(
             f"{name} is a checkpoint of another architecture than {arch} with "
-            f"{head(model).out_features} classes (first difference: {odd[0]}): give the file that fits."
+            f"{outputs(model)} classes (first difference: {odd[0]}): give the file that fits."
         )
 
 

@@ -10,9 +10,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
+import torch.nn.functional as F
 from nbformat import v4
+from timm.models import VisionTransformer
+from timm.models.resnet import BasicBlock, ResNet
+from torch import nn
 
-from utils import env
+from utils import env, models
 
 SETTINGS = ("XTL_PROFILE", "XTL_DATA", "XTL_DEVICE")
 REASONS: dict[str, Callable[[], str]] = {
@@ -82,3 +87,45 @@ def write_notebook(tmp_path: Path) -> Callable[..., Path]:
         return file
 
     return write
+
+
+# ---------------------------------------------------------------- small models, small images
+#
+# Plain functions, imported by name: from utils.tests.conftest import images, tiny
+
+
+def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Batch norms with statistics, scales that are not zero or one: a part left out must show."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+            if module.weight.abs().max() == 0:  # timm starts the last norm of a block at zero
+                nn.init.uniform_(module.weight, 0.2, 0.4, generator=generator)
+    return model
+
+
+def tiny(kind: str = "vit", classes: int = 4, seed: int = 0, **options: object) -> nn.Module:
+    """A network of random weights that explains an image in milliseconds, ready for everything.
+
+    kind: "vit" (timm's, 2 blocks of 3 heads, 4 x 4 patches) or "resnet" (timm's, four blocks);
+    options: their own. 32 pixels, eval mode.
+    """
+    torch.manual_seed(seed)
+    if kind == "vit":
+        settings = dict(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3)
+        model = VisionTransformer(num_classes=classes, **settings | options)
+    else:
+        settings = dict(block=BasicBlock, layers=(1, 1, 1, 1), channels=(8, 16, 16, 24))
+        model = randomise(ResNet(num_classes=classes, **settings | options), seed)
+    model.arch, model.provenance = f"tiny {kind}", "random weights"
+    model.input_size, (model.mean, model.std) = 32, models.IMAGENET
+    return model.eval()
+
+
+def images(n: int = 2, size: int = 32, seed: int = 0) -> torch.Tensor:
+    """Smooth random pictures, uint8 (n, 3, size, size)."""
+    generator = torch.Generator().manual_seed(seed)
+    rough = torch.rand(n, 3, 6, 6, generator=generator) * 255
+    return F.interpolate(rough, (size, size), mode="bicubic").clamp(0, 255).to(torch.uint8)

@@ -228,7 +228,6 @@ def test_the_newest_question_wins(panel: Panel, monkeypatch: pytest.MonkeyPatch)
             "SmoothGrad",
             slow,
             options=dict(samples=1, sigma=0.1, seed=0),
-            repeats=True,
         ),
     )
 

@@ -18,6 +18,8 @@ from safetensors.torch import save_file
 from torchvision.models import AlexNet_Weights
 
 from utils import env, models
+from utils.data import network
+from utils.models import zoo
 
 HUB_ARCH = "resnet10t.c3_in1k"
 SLIM = ("resnet34_slim", "vit_mini", "alexnet_slim")
@@ -35,7 +37,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 @pytest.fixture
 def shelf(monkeypatch, tmp_path):
     """A weights folder with course weights of vit_mini for ten classes, and the model they are from."""
-    monkeypatch.setattr(models, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(zoo, "WEIGHTS", tmp_path)
     torch.manual_seed(5)
     original = models.build("vit_mini", 10, "none")
     file = tmp_path / "vit_mini.supervised.safetensors"
@@ -293,7 +295,7 @@ def test_hub_weights_come_from_a_local_cache_offline(tmp_path):
 
 
 def no_weights(monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(env, "_silent", {})
+    monkeypatch.setattr(network, "_silent", {})
     monkeypatch.setattr(constants, "ENDPOINT", "http://no-such-host.invalid")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -328,7 +330,7 @@ def test_alexnet_without_network_likewise_and_never_unpickled(monkeypatch, tmp_p
 def test_alexnet_takes_torchvisions_weights(monkeypatch):
     from torchvision.models import alexnet
 
-    monkeypatch.setattr(models, "_quick_offline", lambda weights: contextlib.nullcontext())
+    monkeypatch.setattr(zoo, "_quick_offline", lambda weights: contextlib.nullcontext())
     state = alexnet().state_dict()
     monkeypatch.setattr(
         type(AlexNet_Weights.IMAGENET1K_V1), "get_state_dict", lambda self, **options: state

@@ -1,0 +1,253 @@
+"""Class activation maps: a layer's feature maps, weighted by what the score thinks of them.
+
+Grad-CAM is ours: one forward pass, and a backward pass that ends at the layer. The rest of the
+family is pytorch-grad-cam's: one adapter hands its classes our activations and gradients.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytorch_grad_cam
+import torch
+from pytorch_grad_cam.utils.model_targets import FinerWeightedTarget
+from torch import nn
+
+from ..models import Question, candidates, inner, layers
+
+SPECIAL = 16  # most special tokens (class, distillation, registers) before the patches
+Score = Callable[[torch.Tensor], torch.Tensor]  # logits (b, C) -> (b,)
+
+
+def layer_of(model: nn.Module, layer: str | None) -> tuple[str, nn.Module]:
+    """Name and module of the layer to read; None: the default. ValueError where there is none."""
+    name = layer or layers(model)[-1]
+    try:
+        return name, inner(model).get_submodule(name)
+    except AttributeError:
+        try:
+            known = layers(model)
+        except ValueError:
+            known = candidates(model)
+        raise ValueError(
+            f"There is no Grad-CAM layer {name!r} in this model: use one of {', '.join(known)}."
+        ) from None
+
+
+def _only(output: Any, name: str) -> torch.Tensor:
+    """The one tensor in a layer's output; ValueError where there are none or several."""
+    if isinstance(output, torch.Tensor):
+        return output
+    values = list(output.values()) if isinstance(output, dict) else output
+    tensors = [v for v in values or () if isinstance(v, torch.Tensor)]
+    if len(tensors) != 1:
+        raise ValueError(
+            f"The layer {name!r} gives {len(tensors)} tensors instead of one map: "
+            "give layer=, the name of a part of it or of a later layer."
+        )
+    return tensors[0]
+
+
+def _put_back(output: Any, tensor: torch.Tensor) -> Any:
+    """The layer's output with another tensor in the place of its only one."""
+    if isinstance(output, torch.Tensor):
+        return tensor
+    if isinstance(output, dict):
+        for key, value in output.items():
+            if isinstance(value, torch.Tensor):
+                output[key] = tensor
+        return output
+    parts = [tensor if isinstance(v, torch.Tensor) else v for v in output]
+    return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
+
+
+def _read(
+    model: nn.Module, x: torch.Tensor, name: str, module: nn.Module, score: Score | None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The layer's output and the score's gradient there, raw; score None: the output alone.
+
+    No gradient is recorded before the layer's output, so the backward pass ends there, costs
+    only what follows the layer, and works on frozen models.
+    """
+    kept: list[torch.Tensor] = []
+
+    def cut(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        torch.set_grad_enabled(score is not None)
+        kept.append(_only(output, name).detach().requires_grad_(score is not None))
+        return _put_back(output, kept[-1].clone())  # later in-place layers must not touch it
+
+    hook = module.register_forward_hook(cut)
+    try:
+        with torch.no_grad():  # until the hook ends it
+            logits = model(x)
+            total = None if score is None else score(logits).sum()
+    finally:
+        hook.remove()
+    if not kept:
+        raise ValueError(f"The layer {name!r} takes no part in the forward pass: give another.")
+    if total is None:
+        return kept[-1], None
+    (gradient,) = torch.autograd.grad(total, kept[-1], allow_unused=True)
+    if gradient is None:
+        raise ValueError(f"The logits do not depend on the layer {name!r}: give another.")
+    return kept[-1].detach(), gradient
+
+
+# ---------------------------------------------------------------- from outputs to maps
+
+
+def _token_grid(model: nn.Module, count: int, x: torch.Tensor) -> tuple[int, int] | None:
+    """Rows and columns of the patches among `count` tokens; None where they make no grid."""
+    grid = getattr(getattr(inner(model), "patch_embed", None), "grid_size", None)
+    if grid is not None and 0 <= count - grid[0] * grid[1] <= SPECIAL:
+        return tuple(grid)
+    ratio = x.shape[-2] / x.shape[-1]
+    for patches in range(count, max(0, count - SPECIAL - 1), -1):
+        rows = round(math.sqrt(patches * ratio))
+        if (
+            rows
+            and patches % rows == 0
+            and math.isclose(rows / (patches // rows), ratio, rel_tol=0.01)
+        ):
+            return rows, patches // rows
+    return None
+
+
+def _channels_last(model: nn.Module, name: str, output: torch.Tensor, x: torch.Tensor) -> bool:
+    """Does the layer give (b, rows, columns, channels), as Swin and others do?"""
+    stages = getattr(inner(model), "feature_info", None) or ()
+    width = {stage["module"]: stage["num_chs"] for stage in stages}.get(name)
+    first, last = output.shape[1], output.shape[-1]
+    if width is not None:
+        return width == last != first
+    picture = x.shape[-2] / x.shape[-1]  # feature maps have the picture's proportions
+    rows, columns = output.shape[1:3]
+    like_picture = rows == max(1, round(columns * picture))
+    usual = output.shape[2] == max(1, round(last * picture))
+    return like_picture and not usual
+
+
+def _to_maps(model: nn.Module, name: str, x: torch.Tensor, output: torch.Tensor) -> Score:
+    """A function that turns tensors of this output's shape into (b, channels, rows, columns)."""
+    if output.ndim == 4:
+        if _channels_last(model, name, output, x):
+            return lambda t: t.movedim(-1, 1)
+        return lambda t: t
+    grid = _token_grid(model, output.shape[1], x) if output.ndim == 3 else None
+    if grid is None:
+        raise ValueError(
+            f"The layer {name!r} gives {tuple(output.shape)}, neither feature maps nor a grid of "
+            "patch tokens: give layer=, a layer that does."
+        )
+    special = output.shape[1] - grid[0] * grid[1]
+    return lambda t: t[:, special:].transpose(1, 2).unflatten(2, grid)
+
+
+def _maps(
+    model: nn.Module, x: torch.Tensor, layer: str | None, score: Score | None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The layer's feature maps and the score's gradients there, float32 (b, channels, rows, columns)."""
+    name, module = layer_of(model, layer)
+    output, gradient = _read(model, x, name, module, score)
+    to_maps = _to_maps(model, name, x, output)
+    if gradient is None:
+        return to_maps(output).float(), None
+    on_patches = to_maps(gradient)
+    if output.ndim == 3 and not on_patches.any() and gradient.any():
+        raise ValueError(
+            f"The head does not read the patches that leave {name!r}, so their gradient is zero: "
+            "give layer=, an earlier layer such as the last block's first norm."
+        )
+    return to_maps(output).float(), on_patches.float()
+
+
+# ---------------------------------------------------------------- the methods
+
+
+def gradcam(
+    model: nn.Module, x: torch.Tensor, question: Question, *, batch: int, layer: str | None
+) -> torch.Tensor:
+    """Grad-CAM (Selvaraju et al. 2017, eq. 1 and 2) at the layer's own resolution."""
+    activation, gradient = _maps(model, x, layer, question.score)
+    return (gradient.mean((2, 3), keepdim=True) * activation).sum(1).relu()
+
+
+def _finer(question: Question, comparisons: int, alpha: float) -> Score:
+    """FinerCAM's score: the target's logit against its most similar classes, or the one given."""
+
+    def score(logits: torch.Tensor) -> torch.Tensor:
+        weights = question.weights(logits.detach())
+        scores = []
+        for row, weight in zip(logits, weights, strict=True):
+            target = int(weight.argmax())
+            others = [int(weight.argmin())] if question.against is not None else None
+            if others is None:
+                distance = (row.detach() - row[target].detach()).abs()
+                others = [c for c in distance.argsort().tolist() if c != target][:comparisons]
+            scores.append(
+                FinerWeightedTarget(target, others, alpha)(row) if others else row[target]
+            )
+        return torch.stack(scores)
+
+    return score
+
+
+def _each(question: Question, logits: torch.Tensor) -> list[Callable[[torch.Tensor], torch.Tensor]]:
+    """The question as pytorch-grad-cam wants it: for each image a function of its logits (C,)."""
+    weights = question.weights(logits)
+    return [lambda row, w=w: torch.where(w == 0, 0, row * w).sum() for w in weights]
+
+
+def library(
+    model: nn.Module,
+    x: torch.Tensor,
+    question: Question,
+    *,
+    batch: int,
+    cam: str,
+    layer: str | None,
+    gradient: bool = True,
+    comparisons: int = 3,
+    alpha: float = 1.0,
+) -> torch.Tensor:
+    """pytorch-grad-cam's class `cam` on our activations and gradients; its positive part.
+
+    Neither the model's parameters nor their gradients are touched, as the library's own forward
+    would. FinerCAM is the library's Grad-CAM of its FinerWeightedTarget.
+    """
+    score = None
+    if gradient:
+        score = _finer(question, comparisons, alpha) if cam == "FinerCAM" else question.score
+    activation, slopes = _maps(model, x, layer, score)
+    _, module = layer_of(model, layer)
+    peer = getattr(pytorch_grad_cam, "GradCAM" if cam == "FinerCAM" else cam)(model, [module])
+    peer.activations_and_grads.release()  # its hooks: what they would keep is handed over
+    peer.batch_size = batch
+    targets = None
+    if cam in ("ScoreCAM", "AblationCAM"):
+        with torch.no_grad():
+            targets = _each(question, model(x))
+    arrays = [None if t is None else t.cpu().numpy() for t in (activation, slopes)]
+    before = dict(_parents(model, module))
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # a progress bar for every image
+            heat = peer.get_cam_image(x, module, targets, *arrays, eigen_smooth=False)
+    finally:
+        for (parent, key), part in before.items():  # AblationCAM puts its own layer there
+            parent._modules[key] = part
+    return torch.from_numpy(np.float32(heat)).relu()
+
+
+def _parents(model: nn.Module, module: nn.Module) -> list[tuple[tuple[nn.Module, str], nn.Module]]:
+    """Every place where the module hangs in the model."""
+    return [
+        ((parent, key), part)
+        for parent in model.modules()
+        for key, part in parent.named_children()
+        if part is module
+    ]

@@ -1,0 +1,191 @@
+"""Any classifier made ready for this library: what it takes, what it gives, and where to look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from timm.data import resolve_model_data_config
+from torch import nn
+
+from . import parts, vit
+from .inference import evaluating
+from .unwrap import Wrapped, logits_from, unwrapped
+from .zoo import IMAGENET
+
+NAMES = ("input_size", "mean", "std", "arch", "provenance", "classes", "gradcam_layer")
+Size = int | tuple[int, int]
+
+
+def _input_of(module: nn.Module, weights: Any) -> tuple[Size | None, Any, Any, Any]:
+    """Size, mean, std and classes as the weights, the processor or the model itself state them."""
+    if hasattr(weights, "transforms"):  # torchvision's weights
+        steps = weights.transforms()
+        return steps.crop_size[0], steps.mean, steps.std, weights.meta.get("categories")
+    if hasattr(weights, "image_mean"):  # Hugging Face's image processor
+        size = getattr(weights, "crop_size", None) or weights.size
+        size = (size["height"], size["width"]) if "height" in size else size["shortest_edge"]
+        return size, weights.image_mean, weights.image_std, _names(module)
+    if weights is not None:
+        raise ValueError(
+            f"weights={type(weights).__name__} states no size, mean and std: give torchvision's "
+            "weights, such as ResNet34_Weights.DEFAULT, or a Hugging Face image processor."
+        )
+    if hasattr(module, "provenance"):  # from models.build or wrapped before
+        return module.input_size, module.mean, module.std, getattr(module, "classes", None)
+    if getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None):  # timm
+        config = resolve_model_data_config(module)
+        return config["input_size"][1:], config["mean"], config["std"], None
+    size = getattr(getattr(module, "patch_embed", None), "img_size", None)
+    size = getattr(getattr(module, "config", None), "image_size", size)
+    return size, None, None, _names(module)
+
+
+def _names(module: nn.Module) -> list[str] | None:
+    """Class names of a Hugging Face model, in order."""
+    table = getattr(getattr(module, "config", None), "id2label", None)
+    return [table[i] for i in sorted(table)] if table else None
+
+
+def _channels(module: nn.Module) -> int:
+    first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
+    return 3 if first is None else first.in_channels
+
+
+def _statistics(values: Sequence[float] | None, default: tuple, channels: int) -> tuple[float, ...]:
+    """mean or std, one value for a channel; of three values, grey images take the average."""
+    values = default if values is None else values
+    values = tuple(float(v) for v in ([values] if isinstance(values, float | int) else values))
+    if channels == 1 and len(values) == 3:
+        values = (sum(values) / 3,)
+    if channels not in (1, 3) or len(values) not in (1, channels):
+        raise ValueError(
+            f"The model's first convolution takes {channels} channels and mean and std have "
+            f"{len(values)} values: images are RGB (3) or grey (1)."
+        )
+    return values * (channels // len(values))
+
+
+def _side(size: Any) -> Size:
+    """An int for a square, (H, W) otherwise."""
+    if isinstance(size, int):
+        return size
+    height, width = (int(side) for side in size)
+    return height if height == width else (height, width)
+
+
+def _try(module: nn.Module, size: Size, channels: int) -> Any:
+    """What the module returns for one black image; ValueError, with the remedy, if it fails."""
+    height, width = (size, size) if isinstance(size, int) else size
+    parameter = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+    x = torch.zeros(1, channels, height, width, dtype=parameter.dtype, device=parameter.device)
+    try:
+        with evaluating(module), torch.no_grad():
+            return module(x)
+    except Exception as error:  # any module, so any error
+        raise ValueError(
+            f"{type(module).__name__} fails on a {channels} x {height} x {width} image "
+            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}): "
+            "give the size (H, W), mean and std that it takes."
+        ) from error
+
+
+def _as_timm(module: nn.Module, mean: tuple | None, std: tuple | None) -> tuple[nn.Module, str]:
+    """A copy as timm's ViT, where the relevance and attention methods work, and a note of it."""
+    name = type(module).__name__
+    try:
+        if name == "VisionTransformer" and hasattr(module, "conv_proj"):
+            return vit.from_torchvision(module), "as timm's VisionTransformer, with equal logits"
+        if name == "ViTForImageClassification":
+            given = {n: tuple(v) for n, v in (("mean", mean), ("std", std)) if v is not None}
+            converted = vit.from_huggingface(module, **given)
+            return converted, "as timm's VisionTransformer, with equal logits"
+    except ValueError as error:
+        return module, f"not as timm's VisionTransformer, so without attention and LRP ({error})"
+    return module, ""
+
+
+def wrap(
+    module: nn.Module,
+    size: Size | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    classes: Sequence[str] | None = None,
+    layer: str | None = None,
+    output: Callable[[Any], torch.Tensor] | None = None,
+    weights: Any = None,
+) -> nn.Module:
+    """A classifier of any origin, ready for everything here; prints in one line what was assumed.
+
+    size: pixels of a side, or (H, W); mean, std: of RGB in 0..1, one value each for grey images;
+    classes: names, in the order of the logits. Left out, they are those of weights= (torchvision's,
+    such as ResNet34_Weights.DEFAULT, or a Hugging Face image processor), of timm's or Hugging
+    Face's configuration, or else 224 and ImageNet's. layer: the layer that Grad-CAM reads, where
+    it is not known (explain.layers). output: takes the logits (B, C) out of what the module
+    returns; tensors, tuples, dicts and objects with .logits need none.
+
+    Takes DataParallel and torch.compile off. torchvision's and Hugging Face's plain ViTs become
+    timm's, as copies, so that attention and relevance work on them, unless layer names a layer of
+    theirs. Others are used as they are, with the attributes .input_size, .mean, .std, .classes and
+    .arch. Raises ValueError, naming the remedy, for a module that fails on such an image, for an
+    output without logits and for an unknown layer.
+    """
+    module, taken = unwrapped(module)
+    notes = [f"taken out of {name}" for name in taken]
+    own = _input_of(module, weights)
+    size = _side(size if size is not None else own[0] if own[0] is not None else 224)
+    mean, std = (mean if mean is not None else own[1]), (std if std is not None else own[2])
+    classes = classes if classes is not None else own[3]
+    if layer is None and output is None:
+        module, note = _as_timm(module, mean, std)
+        notes += [note] * bool(note)
+    channels = _channels(module)
+    converted = getattr(module, "provenance", "").startswith("converted")
+    default = (module.mean, module.std) if converted else IMAGENET
+    mean, std = _statistics(mean, default[0], channels), _statistics(std, default[1], channels)
+    if layer is not None and not parts.exists(module, layer):
+        raise ValueError(
+            f"{type(module).__name__} has no layer {layer!r}: give one such as "
+            f"{' or '.join(map(repr, parts.candidates(module)))}."
+        )
+    given = _try(module, size, channels)
+    taker = output or logits_from
+    logits = taker(given)
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+        logits_from(logits)  # its sentence
+    foreign = any(hasattr(module, n) for n in NAMES) and not hasattr(module, "provenance")
+    needs = output is not None or logits is not given or foreign
+    model = Wrapped(module, taker) if needs else module
+    if classes is not None and len(classes) != logits.shape[1]:
+        if own[3] is None or classes is not own[3]:
+            raise ValueError(
+                f"{len(classes)} class names for {logits.shape[1]} logits: give one for each."
+            )
+        classes = None  # the configuration's, for another head
+    model.input_size, model.mean, model.std = size, mean, std
+    model.classes = None if classes is None else tuple(classes)
+    model.arch = getattr(module, "arch", type(module).__name__)
+    model.provenance = getattr(module, "provenance", "wrapped")
+    model.gradcam_layer = layer
+    print(_summary(model, logits.shape[1], notes))
+    return model
+
+
+def _summary(model: nn.Module, outputs: int, notes: list[str]) -> str:
+    height, width = (
+        (model.input_size,) * 2 if isinstance(model.input_size, int) else model.input_size
+    )
+    try:
+        where = parts.layers(model)[-1]
+    except ValueError:
+        where = "a layer that must be given"
+    numbers = " ".join(
+        f"{name} {', '.join(f'{v:.3g}' for v in values)};"
+        for name, values in (("mean", model.mean), ("std", model.std))
+    )
+    note = "".join(f" ({note})" for note in notes)
+    return (
+        f"{model.arch}{note}: {height} x {width} pixels; {numbers} {outputs} "
+        f"output{'s' * (outputs != 1)}; Grad-CAM at {where}."
+    )
