@@ -19,6 +19,7 @@ from pytorch_grad_cam.utils.model_targets import FinerWeightedTarget
 from torch import nn
 
 from ..models import Question, candidates, inner, layers
+from ..models.parts import UNORDERED
 
 SPECIAL = 16  # most special tokens (class, distillation, registers) before the patches
 Score = Callable[[torch.Tensor], torch.Tensor]  # logits (b, C) -> (b,)
@@ -45,6 +46,8 @@ def _only(output: Any, name: str) -> torch.Tensor:
         return output
     values = list(output.values()) if isinstance(output, dict) else output
     tensors = [v for v in values or () if isinstance(v, torch.Tensor)]
+    if len(tensors) > 1:  # feature maps beside tokens, as in PiT
+        tensors = [t for t in tensors if t.ndim == 4] or tensors
     if len(tensors) != 1:
         raise ValueError(
             f"The layer {name!r} gives {len(tensors)} tensors instead of one map: "
@@ -53,16 +56,16 @@ def _only(output: Any, name: str) -> torch.Tensor:
     return tensors[0]
 
 
-def _put_back(output: Any, tensor: torch.Tensor) -> Any:
-    """The layer's output with another tensor in the place of its only one."""
+def _put_back(output: Any, old: torch.Tensor, new: torch.Tensor) -> Any:
+    """The layer's output with another tensor in the place of one of its own."""
     if isinstance(output, torch.Tensor):
-        return tensor
+        return new
     if isinstance(output, dict):
         for key, value in output.items():
-            if isinstance(value, torch.Tensor):
-                output[key] = tensor
+            if value is old:
+                output[key] = new
         return output
-    parts = [tensor if isinstance(v, torch.Tensor) else v for v in output]
+    parts = [new if v is old else v for v in output]
     return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
 
 
@@ -78,8 +81,9 @@ def _read(
 
     def cut(_module: nn.Module, _inputs: Any, output: Any) -> Any:
         torch.set_grad_enabled(score is not None)
-        kept.append(_only(output, name).detach().requires_grad_(score is not None))
-        return _put_back(output, kept[-1].clone())  # later in-place layers must not touch it
+        read = _only(output, name)
+        kept.append(read.detach().requires_grad_(score is not None))
+        return _put_back(output, read, kept[-1].clone())  # no later in-place layer may touch it
 
     hook = module.register_forward_hook(cut)
     try:
@@ -89,12 +93,18 @@ def _read(
     finally:
         hook.remove()
     if not kept:
-        raise ValueError(f"The layer {name!r} takes no part in the forward pass: give another.")
+        raise ValueError(
+            f"The layer {name!r} takes no part in the forward pass: give layer=, such as "
+            f"{' or '.join(map(repr, candidates(model)))}."
+        )
     if total is None:
         return kept[-1], None
     (gradient,) = torch.autograd.grad(total, kept[-1], allow_unused=True)
     if gradient is None:
-        raise ValueError(f"The logits do not depend on the layer {name!r}: give another.")
+        raise ValueError(
+            f"The logits do not depend on the layer {name!r}: give layer=, such as "
+            f"{' or '.join(map(repr, candidates(model)))}."
+        )
     return kept[-1].detach(), gradient
 
 
@@ -103,6 +113,8 @@ def _read(
 
 def _token_grid(model: nn.Module, count: int, x: torch.Tensor) -> tuple[int, int] | None:
     """Rows and columns of the patches among `count` tokens; None where they make no grid."""
+    if type(inner(model)).__name__ in UNORDERED:
+        return None
     grid = getattr(getattr(inner(model), "patch_embed", None), "grid_size", None)
     if grid is not None and 0 <= count - grid[0] * grid[1] <= SPECIAL:
         return tuple(grid)

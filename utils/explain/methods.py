@@ -6,7 +6,8 @@ memory, and gives one map per image at the image's own size.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .. import data
-from ..models import Question, Targets, evaluating, kind, per_chunk, prepare, unwrapped
+from ..models import Question, Targets, evaluating, inner, kind, per_chunk, prepare, unwrapped
 from . import cams, gradients, grids
 
 __all__ = ["METHODS", "IGResult", "Method", "blur_region", "explain", "integrated_gradients"]
@@ -38,6 +39,7 @@ class Method:
     signed: bool = False  # maps can be negative: evidence against the target
     options: dict[str, Any] = field(default_factory=dict)  # names and defaults
     chunk: int = 32  # images at once, unless the caller says otherwise
+    uses_target: bool = True  # False: the same map for every class
 
     def with_defaults(self, options: dict[str, Any]) -> dict[str, Any]:
         """These options and the defaults of the others. Raises ValueError for one that there is not."""
@@ -94,7 +96,7 @@ METHODS: dict[str, Method] = {
         Method("gradcam", "Grad-CAM", cams.gradcam, options=dict(layer=None), chunk=64),
         _cam("HiResCAM"),
         _cam("LayerCAM"),
-        _cam("EigenCAM", gradient=False),
+        _cam("EigenCAM", gradient=False, uses_target=False),
         _cam("FinerCAM", comparisons=3, alpha=1.0),
         _cam("ScoreCAM", gradient=False),
         _cam("AblationCAM", gradient=False, works_on=frozenset({"cnn"})),
@@ -106,9 +108,15 @@ METHODS: dict[str, Method] = {
             grids.raw_attention,
             frozenset({"vit"}),
             options=dict(block=-1, head=None),
+            uses_target=False,
         ),
         Method(
-            "attention_rollout", "Attention rollout", grids.rollout, frozenset({"vit"}), chunk=16
+            "attention_rollout",
+            "Attention rollout",
+            grids.rollout,
+            frozenset({"vit"}),
+            chunk=16,
+            uses_target=False,
         ),
         Method(
             "gradient_rollout",
@@ -152,6 +160,33 @@ def question_about(images: torch.Tensor, targets: Targets, against: Targets = No
     return Question(classes(targets), classes(against))
 
 
+NO_GRADIENT = "eigencam, scorecam or occlusion"  # what works on layers without a derivative
+
+
+def _refuse_headless(model: nn.Module, how: Method) -> None:
+    """ValueError where a class is asked about and the network ends in features."""
+    if how.uses_target and getattr(inner(model), "num_classes", None) == 0:
+        fits = [n for n, m in METHODS.items() if not m.uses_target and kind(model) in m.works_on]
+        raise ValueError(
+            f"This {type(inner(model)).__name__} has no head (num_classes=0), so there is no class "
+            f"that {how.name} could explain: use one of {', '.join(fits)}."
+        )
+
+
+@contextmanager
+def _quantised(model: nn.Module) -> Iterator[None]:
+    """One sentence where a quantised layer has no derivative."""
+    try:
+        yield
+    except (RuntimeError, NotImplementedError) as error:
+        if any(".quantized" in type(m).__module__ for m in model.modules()):
+            raise ValueError(
+                f"Quantised layers of this {type(inner(model)).__name__} have no derivative: explain "
+                f"the model as it was before quantisation, or use {NO_GRADIENT}."
+            ) from error
+        raise
+
+
 def _fitting(model: nn.Module, method: str) -> Method:
     """The method of this name; ValueError unless it works on the model."""
     if method not in METHODS:
@@ -183,6 +218,7 @@ def explain(
     """
     model, _ = unwrapped(model)
     how = _fitting(model, method)
+    _refuse_headless(model, how)
     options = how.with_defaults(options)
     question = question_about(images, targets, against)
 
@@ -191,7 +227,7 @@ def explain(
         heat = how.run(model, x, question[rows], batch=batch, **options)
         return _resize(heat, images.shape[-2:])
 
-    with evaluating(model), torch.enable_grad():
+    with _quantised(model), evaluating(model), torch.enable_grad():
         return torch.cat(list(per_chunk(maps, len(images), how.chunk if chunk is None else chunk)))
 
 

@@ -17,6 +17,7 @@ from torchvision.models.squeezenet import Fire
 from .unwrap import inner
 
 Names = Callable[[nn.Module], list[str]]
+UNORDERED = ("Hiera",)  # their patch tokens do not lie in the picture's order
 
 
 def kind(model: nn.Module) -> str:
@@ -109,9 +110,9 @@ def _token_blocks(model: nn.Module) -> bool:
     """Does a timm network consist of one chain of blocks over tokens?"""
     blocks = getattr(model, "blocks", None)
     chain = isinstance(blocks, nn.Sequential | nn.ModuleList) and len(blocks) > 1
-    stem = getattr(model, "stem", getattr(model, "patch_embed", None))
+    stem = next((n for n in ("stem", "patch_embed", "embeds") if hasattr(model, n)), None)
     linear = chain and any(isinstance(m, nn.Linear) for m in blocks[0].modules())
-    return bool(linear and stem is not None and type(model).__module__.startswith("timm."))
+    return bool(linear and stem and type(model).__module__.startswith("timm."))
 
 
 def layers(model: nn.Module) -> list[str]:
@@ -125,6 +126,11 @@ def layers(model: nn.Module) -> list[str]:
     if chosen is not None:
         return [chosen]
     model = inner(model)
+    if type(model).__name__ in UNORDERED:
+        raise ValueError(
+            f"{type(model).__name__} keeps its patches in another order than the picture's, so "
+            "Grad-CAM has no layer to read: use saliency, integrated_gradients or occlusion."
+        )
     for family, names in FAMILIES:
         if isinstance(model, family):
             return names(model)

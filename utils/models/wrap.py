@@ -155,7 +155,8 @@ def wrap(
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
         logits_from(logits)  # its sentence
     foreign = any(hasattr(module, n) for n in NAMES) and not hasattr(module, "provenance")
-    needs = output is not None or logits is not given or foreign
+    auxiliary = getattr(module, "aux_logits", False)  # GoogLeNet returns a tuple when it trains
+    needs = output is not None or logits is not given or foreign or auxiliary
     model = Wrapped(module, taker) if needs else module
     if classes is not None and len(classes) != logits.shape[1]:
         if own[3] is None or classes is not own[3]:

@@ -175,6 +175,8 @@ def load_state(model: nn.Module, file: str | Path, arch: str) -> None:
 def build(arch: str, num_classes: int, weights: str = "auto", keep_head: bool = False) -> nn.Module:
     """A model in eval mode with a fresh Xavier head, and a note of where its weights are from.
 
+    num_classes: 0 builds a timm network without a head, whose attention can still be shown.
+
     weights: "hub" (timm or torchvision, cached by them), "course" (utils/weights, supervised),
     "course:mae" and the like (there, trained without labels: no head to keep), "none", the path of a .safetensors checkpoint (head included), or "auto": course weights for the slim
     models, hub weights for all others, said on one line. keep_head keeps the CIFAR-10
@@ -197,7 +199,8 @@ def build(arch: str, num_classes: int, weights: str = "auto", keep_head: bool = 
             f"({type(error).__name__}): set XTL_PROFILE=demo, which needs no download, or give "
             "weights= the path of a .safetensors file."
         ) from error
-    new_head(model)
+    if num_classes:
+        new_head(model)
     if weights == "hub":
         model.provenance = f"hub weights {arch}"
     elif str(weights).partition(":")[0] == "course":
