@@ -29,10 +29,10 @@ test: $(READY) ## ruff, unit tests, every notebook with the smoke profile
 	exit $$(( tests + lint ))
 
 lab: $(READY) ## open the notebooks in JupyterLab
-	@$(if $(PROFILE),XTL_PROFILE=$(PROFILE)) $(PYTHON) -m jupyterlab notebooks
+	@$(if $(PROFILE),XTL_PROFILE=$(PROFILE)) $(PYTHON) -m jupyterlab notebooks --ServerApp.tornado_settings='{"websocket_max_message_size": 268435456}' # uploads above 10 MB
 
 app: $(READY) ## serve the explorer without code, on this machine only
-	@$(if $(PROFILE),XTL_PROFILE=$(PROFILE)) $(PYTHON) -m voila notebooks/14_explorer.ipynb --Voila.ip=127.0.0.1
+	@$(if $(PROFILE),XTL_PROFILE=$(PROFILE)) $(PYTHON) -m utils.explorer
 
 bench: $(READY) ## measure the speed beside the usual way; writes figures/bench.json (DEVICE=cuda: on a GPU)
 	@$(PYTHON) -m utils.bench $(if $(DEVICE),--device $(DEVICE))

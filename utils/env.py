@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import random
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 
-REPO = "OWNER/explainable-transfer-learning"  # the public address, in this one place
+PACKAGE = Path(__file__).resolve().parent
+WEIGHTS = PACKAGE / "weights"
 
-ROOT = Path(__file__).resolve().parents[1]
+
+def _root() -> Path:
+    """The course's folder; where only the package is installed, XTL_HOME or the current folder."""
+    checkout = PACKAGE.parent
+    if PACKAGE.name == "utils" and (checkout / "notebooks").is_dir():
+        return checkout
+    return Path(os.environ.get("XTL_HOME") or Path.cwd()).resolve()
+
+
+ROOT = _root()
 DATA = ROOT / "data"
 RUNS = ROOT / "runs"
 FIGURES = ROOT / "figures"
-WEIGHTS = ROOT / "utils" / "weights"
 
 PACKAGES = ["torch", "torchvision", "timm", "captum", "grad-cam", "ipywidgets", "jupyterlab"]
+COMMITTED = {"demo": "CIFAR-10 (JPEG copy)"}  # profile: the data of its results in the repository
+FOUND: dict[str, str] = {}  # "auto" or "cifar10": the images it stood for, noted by data.load
+
+
+def address(root: Path = ROOT) -> str:
+    """The public git address, [project.urls] Repository in pyproject.toml; empty if it is not set."""
+    file = root / "pyproject.toml"
+    project = tomllib.loads(file.read_text("utf-8")).get("project", {}) if file.exists() else {}
+    return project.get("urls", {}).get("Repository", "")
 
 
 @dataclass(frozen=True)
@@ -43,7 +66,36 @@ class Profile:
 
     @property
     def figures(self) -> Path:
-        return FIGURES / self.name
+        """Where this profile's figures and results lie: a folder of its own for each data set.
+
+        figures/<profile> is for the data whose results are committed (without such: the
+        profile's own data), figures/<profile>-<data> for all other. `make report` sets
+        XTL_FIGURES, so that its notebooks agree.
+        """
+        folder = os.environ.get("XTL_FIGURES", "")
+        if folder.partition("-")[0] == self.name:
+            return FIGURES / folder
+        return FIGURES / self.folder(FOUND.get(self.source, ""))
+
+    def folder(self, label: str = "") -> str:
+        """The name of the figures' folder; label: which images "auto" or "cifar10" stood for."""
+        if self.source not in ("auto", "cifar10"):
+            own = self.source == PROFILES[self.name].source
+            return self.name if own else f"{self.name}-{_slug(self.source)}"
+        committed = COMMITTED.get(self.name, label)
+        if not label or (label == committed and label.startswith("CIFAR-10")):
+            return self.name
+        return f"{self.name}-{_slug(label)}"
+
+
+def _slug(source: str) -> str:
+    """A data source as part of a folder name: lower case, letters and digits; paths keep apart."""
+    words = "".join(c for c in source.lower() if c.isascii() and c.isalnum())
+    if not source.startswith("folder:"):
+        return words
+    place = str(Path(source.removeprefix("folder:")).expanduser().resolve())
+    name = "".join(c for c in Path(place).name.lower() if c.isascii() and c.isalnum())
+    return f"{name or 'folder'}-{hashlib.sha256(place.encode()).hexdigest()[:6]}"
 
 
 _SLIM = dict(cnn="resnet34_slim", vit="vit_mini", baseline="alexnet_slim")
@@ -95,6 +147,23 @@ def device(name: str | None = None) -> torch.device:
         ) from error
 
 
+def precision(where: torch.device) -> torch.dtype:
+    """The fastest type that is precise enough for training on a device.
+
+    bfloat16 on GPUs of compute capability 8.0 (Ampere, 2020) and later, float16 on older ones,
+    float32 elsewhere.
+    """
+    if where.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.get_device_capability(where) >= (8, 0) else torch.float16
+
+
+def autocast(where: torch.device) -> torch.autocast:
+    """A context in which models compute in the device's precision()."""
+    dtype = precision(where)
+    return torch.autocast(where.type, dtype, enabled=dtype is not torch.float32)
+
+
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch (all devices), and keep cuDNN to repeatable algorithms."""
     random.seed(seed)
@@ -106,8 +175,9 @@ def seed_everything(seed: int) -> None:
 def write(file: Path, content: str | bytes) -> Path:
     """Write a file so that a kill at any moment leaves the old content or the new one; the file.
 
-    Makes the folder if it is not there; text is written as UTF-8 with newline line ends. Raises OSError, in one sentence, if the disk is full
-    or the place cannot be written to; the former content stays.
+    Makes the folder if it is not there; text is written as UTF-8 with newline line ends. Raises
+    OSError, in one sentence, if the disk is full or the place cannot be written to; the former
+    content stays.
     """
     raw = content.encode("utf-8") if isinstance(content, str) else content
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
@@ -126,19 +196,33 @@ def write(file: Path, content: str | bytes) -> Path:
     return file
 
 
-def versions() -> dict[str, str]:
-    """Installed versions of Python and the packages that decide the results."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
+@contextmanager
+def alone(what: Path) -> Iterator[None]:
+    """Inside, this process is the only one here that works on the file or folder `what`.
+
+    Others wait at the same line until it is through; a process that dies lets them in.
+    """
+    name = hashlib.sha256(str(what.resolve()).encode()).hexdigest()[:16]
+    lock = RUNS / "locks" / f"{name}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        yield
+
+
+def versions(packages: list[str] | None = None) -> dict[str, str]:
+    """Installed versions of Python and of packages, by default those that decide the results."""
+    installed = {"python": platform.python_version()}
+    for package in packages or PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            installed[package] = "not installed"
+    return installed
 
 
 def device_name() -> str:
     """The accelerator's product name, or `CPU` with the number of threads torch uses."""
     if device().type == "cuda":
         return torch.cuda.get_device_name()
-    return f"CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s'[: threads != 1]}"

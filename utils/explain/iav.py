@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -224,6 +226,25 @@ def head_entropy(
 ) -> torch.Tensor:
     """Entropy of every head's attention row: uint8 (B, 3, h, w) -> float32 (B, L, heads), 0..1, CPU."""
     return _of_rows(model, images, chunk, progress, lambda seen, _: attention.entropy(seen))
+
+
+def published(panel: str = "IAV") -> dict[str, torch.Tensor]:
+    """The published curves: {pretraining: (12 blocks, 12 heads), descending within a block}, NaN if unreadable.
+
+    Read off the result figure of Park & Choi (2022, arXiv 2211.15428) to about 0.03: four ViT-B
+    after fine-tuning, BEiT and DINO pretrained without labels, DeiT and ImageNet-21k with labels.
+    panel: "IAV" or "AAV", as the figure names its two halves. Raises ValueError for another panel.
+    """
+    table = pd.read_csv(Path(__file__).with_name("iav_published.csv"))
+    if panel not in set(table["panel"]):
+        raise ValueError(f"There is no panel {panel!r}: use {', '.join(table['panel'].unique())}.")
+    rows = table[table["panel"] == panel]
+    return {
+        str(model): torch.tensor(
+            part.pivot(index="block", columns="rank_in_block", values="ia_score").to_numpy()
+        )
+        for model, part in rows.groupby("model", sort=False)
+    }
 
 
 # ---------------------------------------------------------------- does a head keep its range?

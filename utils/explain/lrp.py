@@ -1,7 +1,7 @@
 """Layer-wise relevance propagation: from one logit back to tokens or pixels.
 
 Vision Transformers follow Chefer, Gur & Wolf, "Transformer Interpretability Beyond Attention
-Visualization" (CVPR 2021, section 3). ResNets have rules of their own, in lrp_resnet.
+Visualization" (CVPR 2021, section 3). CNNs have rules of their own, in lrp_resnet.
 
 A rule takes the inputs of an operation and the relevance of its output, and gives the
 relevance of the inputs. Operations without a rule here (layer norm, GELU, softmax,
@@ -21,9 +21,10 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
-from ..models import Targets, as_targets, evaluating, vit
+from ..models import Question, Targets, as_targets, vit
 from .attention import plus_identity, read_row
 from .lrp_resnet import resnet_relevance
+from .replay import ANY, as_question, checked, in_float32
 
 __all__ = [
     "RelevanceTrace",
@@ -47,7 +48,7 @@ class RelevanceTrace:
     """What relevance() found. L counts blocks from start_layer on, T tokens, the special ones first."""
 
     attn_cam: torch.Tensor  # (B, L, heads, T, T) relevance of the attention weights
-    attn_grad: torch.Tensor  # (B, L, heads, T, T) d logit / d attention weights
+    attn_grad: torch.Tensor  # (B, L, heads, T, T) d score / d attention weights
     block_sums: torch.Tensor  # (B, L) summed relevance at each block's input; 1 is conserved
     tokens: torch.Tensor  # (B, T, D) relevance of the first block's input
     targets: torch.Tensor  # (B,) explained classes
@@ -137,7 +138,7 @@ def _check_vit(model: nn.Module) -> None:
     """ValueError, naming the part, for anything that the rules above do not cover."""
     if type(model) not in (VisionTransformer, VisionTransformerDistilled):
         raise ValueError(
-            f"Relevance for {type(model).__name__} is not known: {vit.REMEDY}, or resnet34."
+            f"Relevance for {type(model).__name__} is not known: {vit.REMEDY}, or use {ANY}."
         )
     odd = [f"{model.global_pool!r} pooling"] * (model.global_pool not in ("token", "avg"))
     for name, part in (("norm", model.norm), ("fc_norm", model.fc_norm)):
@@ -149,7 +150,7 @@ def _check_vit(model: nn.Module) -> None:
                 odd += [type(part).__name__ + (f" as {name}" if name else "")]
     if odd:
         raise ValueError(
-            f"This VisionTransformer has {odd[0]}, for which relevance has no rule: {vit.REMEDY}."
+            f"This VisionTransformer has {odd[0]}, for which relevance has no rule: use {ANY}."
         )
 
 
@@ -233,41 +234,61 @@ def _read_relevance(model: nn.Module, normed: torch.Tensor, r: torch.Tensor) -> 
     return out
 
 
+def _replayed(
+    model: nn.Module, x: torch.Tensor, start_layer: int
+) -> tuple[list[Saved], torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Forward, with a graph from block start_layer on: tape, normed tokens and _read_out() of them."""
+    with torch.no_grad():
+        tokens = model.norm_pre(model._pos_embed(model.patch_embed(x)))
+        tokens = model.blocks[:start_layer](tokens)
+    with torch.enable_grad():
+        tokens = tokens.detach().requires_grad_()  # so that frozen models have a graph too
+        tape = []
+        for block in model.blocks[start_layer:]:
+            tokens, saved = _block_forward(block, tokens)
+            tape.append(saved)
+        normed = model.norm(tokens)
+        read = _read_out(model, normed)
+    checked(model, x, read[2].detach())
+    return tape, normed, read
+
+
 def relevance(
-    model: nn.Module, x: torch.Tensor, targets: Targets = None, start_layer: int = 0
+    model: nn.Module,
+    x: torch.Tensor,
+    question: Question | Targets = None,
+    start_layer: int = 0,
 ) -> RelevanceTrace:
     """Propagate relevance 1 at the target's logit down to block `start_layer`.
 
-    x: (B, 3, H, W), normalised, on the model's device. One forward pass with attention written
-    out, one backward pass for its gradients, one pass of rules. Works under torch.no_grad and
-    on frozen models; leaves no gradient behind. Understands class, distillation and register
-    tokens, average pooling, LayerScale, normed queries and keys, a norm before the blocks and
-    heads with one output. Raises ValueError, naming the part, for anything else.
+    x: (B, 3, H, W), normalised, on the model's device. question: a class for all, (B,) classes,
+    None for the predicted ones, or a Question. Against another class relevance starts at the
+    target as before (1 and -1 would cancel in every residual sum, and with them the map), and
+    the gradients are those of the difference of the logits.
+
+    One forward pass with attention written out, one of the model itself to check the first, one
+    backward pass for the gradients, one pass of rules; in 32 bits at least, so that a model in
+    16 bits gives the map of its rounded weights. Works under torch.no_grad and on frozen
+    models; leaves no gradient behind. Understands class, distillation and register tokens,
+    average pooling, LayerScale, normed queries and keys, a norm before the blocks and heads
+    with one output. Raises ValueError, naming the part, for anything else, and for a model
+    whose forward pass is not its class's.
     """
     _check_vit(model)
     if not 0 <= start_layer < len(model.blocks):
         raise ValueError(
             f"start_layer {start_layer} is not among the model's blocks 0..{len(model.blocks) - 1}."
         )
-    with evaluating(model):
-        with torch.no_grad():
-            tokens = model.norm_pre(model._pos_embed(model.patch_embed(x)))
-            tokens = model.blocks[:start_layer](tokens)
+    question = as_question(question)
+    with in_float32(model, x) as (model, x):
         blocks = model.blocks[start_layer:]
-        with torch.enable_grad():
-            tokens = tokens.detach().requires_grad_()  # so that frozen models have a graph too
-            tape = []
-            for block in blocks:
-                tokens, saved = _block_forward(block, tokens)
-                tape.append(saved)
-            normed = model.norm(tokens)
-            features, weight, logits = _read_out(model, normed)
-            chosen = as_targets(targets, logits)
-            logit = logits.gather(1, chosen[:, None]).sum()
-            grads = torch.autograd.grad(logit, [saved[6] for saved in tape])
+        tape, normed, (features, weight, logits) = _replayed(model, x, start_layer)
+        score = question.score(logits).sum()
+        grads = torch.autograd.grad(score, [saved[6] for saved in tape])
 
         with torch.no_grad():
-            start = F.one_hot(chosen, logits.shape[1]).to(logits.dtype)
+            targets = as_targets(question.targets, logits)
+            start = F.one_hot(targets, logits.shape[1]).to(logits.dtype)
             r = _read_relevance(model, normed, linear_rule(weight, features, start))
             cams, sums = [], []
             for block in reversed(blocks):
@@ -275,27 +296,38 @@ def relevance(
                 cams.insert(0, cam)
                 sums.insert(0, r.sum((1, 2)))
     return RelevanceTrace(
-        torch.stack(cams, 1), torch.stack(grads, 1), torch.stack(sums, 1), r, chosen
+        torch.stack(cams, 1), torch.stack(grads, 1), torch.stack(sums, 1), r, targets
     )
 
 
+def _rolled(model: nn.Module, per_head: torch.Tensor) -> torch.Tensor:
+    """(B, L, heads, T, T) -> (B, patches): positive parts, head mean, plus I, product of blocks."""
+    with torch.autocast(per_head.device.type, enabled=False):
+        return read_row(plus_identity(per_head.clamp(min=0).mean(2)), vit.tokens(model))
+
+
 def transformer_attribution(
-    model: nn.Module, x: torch.Tensor, targets: Targets = None, start_layer: int = 0
+    model: nn.Module,
+    x: torch.Tensor,
+    question: Question | Targets = None,
+    start_layer: int = 0,
 ) -> torch.Tensor:
     """Transformer attribution (Chefer et al. 2021, section 3.3): (B, 3, H, W) -> (B, patches).
 
     The blocks' head means of (gradient x relevance)+ plus I, multiplied from the last to
     start_layer; of that, the row of the tokens that the head reads (CLS; their mean if several),
-    without the special tokens' columns. Values >= 0. Raises as relevance() does.
+    without the special tokens' columns. Values >= 0; against another class, what speaks for the
+    target rather than for it. Raises as relevance() does.
     """
-    trace = relevance(model, x, targets, start_layer)
-    heads = (trace.attn_grad * trace.attn_cam).clamp(min=0)
-    return read_row(plus_identity(heads.mean(2)), vit.tokens(model))
+    trace = relevance(model, x, question, start_layer)
+    return _rolled(model, trace.attn_grad * trace.attn_cam)
 
 
 def relevance_rollout(
-    model: nn.Module, x: torch.Tensor, targets: Targets = None, start_layer: int = 0
+    model: nn.Module,
+    x: torch.Tensor,
+    question: Question | Targets = None,
+    start_layer: int = 0,
 ) -> torch.Tensor:
     """The same without gradients: rollout of the attention's positive relevance, (B, patches)."""
-    cams = relevance(model, x, targets, start_layer).attn_cam.clamp(min=0)
-    return read_row(plus_identity(cams.mean(2)), vit.tokens(model))
+    return _rolled(model, relevance(model, x, question, start_layer).attn_cam)

@@ -1,143 +1,92 @@
-"""The explorer's panel: every control around one picture. It binds; utils.explorer computes."""
+"""The explorer's panel: every control around one picture. It binds; state.py computes."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from html import escape
+from itertools import count
+from pathlib import Path
+from typing import Any
 
 import ipywidgets as W
 
 from ..data import ImageSet
-from ..explain import BASELINES, METHODS, kind, layers
+from ..explain import METHODS, kind, layers
 from ..widgets import png, uploads
-from .state import Answer, Explorer, Stale, View
+from .controls import GROUPS, OWN, TABLE, Situation, build_knobs, limit, offer, reach, show_only
+from .own import checked, state_of, typed_path
+from .state import RUNNER_UP, Answer, Exhibit, Explorer, Stale, View, always
+from .style import CSS
 
-OWN = "own images"
+UNKNOWN = "-"  # for a setting that cannot be chosen
+LOOK_ALIKE = ("attention",)  # names that begin so: the same map for every class
 
 
 class Panel:
     """Every control of the explorer around one picture; `.box` is the widget to display.
 
-    Pictures are computed in one worker thread and drawn in the kernel's own loop, so that a moved
-    slider is heard while something slow is being computed: that is given up then, and what was
-    asked for before can never overwrite what was asked for last.
+    sets: what "images" offers, {title: image set for the explorer's models, or an Exhibit with
+    models of its own}. Everything that runs a model runs in one worker thread and is drawn in the
+    kernel's own loop, so that a moved slider is noticed while something slow is computed: that is
+    stopped then, and an older question can never overwrite a newer one.
     """
 
-    def __init__(self, explorer: Explorer, sets: Mapping[str, ImageSet]) -> None:
+    def __init__(self, explorer: Explorer, sets: Mapping[str, ImageSet | Exhibit]) -> None:
         self.explorer, self.sets = explorer, dict(sets)
+        self._models = dict(explorer.models)  # of sets that bring none
         self._ticket, self._muted = 0, False
         self._worker = ThreadPoolExecutor(1, "explorer")
-        names, classes = list(explorer.models), list(enumerate(explorer.classes))
-        every = [("any class", None), *((name, c) for c, name in classes)]
-        height, width = explorer.images.shape[-2:]
-        vits = [m for m in explorer.models.values() if kind(m) == "vit"]
-        deepest = max([len(m.blocks) for m in vits], default=1)
-        heads = max([m.blocks[0].attn.num_heads for m in vits], default=1)
-        pairs = [(" and ".join(names), tuple(names))] if len(names) > 1 else []
+        self._own_sources: tuple[Any, ...] = ()  # asked for
+        self._own_shown: tuple[Any, ...] = ()  # the last that could be read
+        self._serials = count()
+        self._shown: object = next(iter(self.sets), None)  # what the explorer looks at
+        self.list: list[int] = []
+        self._loads = 0  # under way in the worker
+        self._build()
+        self._ask(now=True)
 
-        def slider(kind: type, *limits: float, **more: object) -> W.Widget:
-            return kind(*limits, continuous_update=False, **more)
-
-        self.knobs: dict[str, W.Widget] = {
-            "images": W.Dropdown(options=[*sets, OWN]),
-            "answers": W.Dropdown(options=["all", "right", "wrong", "disagree"]),
-            "true_class": W.Dropdown(options=every, index=0),
-            "predicted_class": W.Dropdown(options=every, index=0),
-            "confidence": slider(W.FloatRangeSlider, value=(0, 1), min=0, max=1, step=0.05),
-            "image": slider(W.IntSlider, 0, 0, len(explorer.images) - 1),
-            "models": W.Dropdown(options=[*((n, (n,)) for n in names), *pairs]),
-            "method": W.Dropdown(options=[("-", "-")]),
-            "layer": slider(W.SelectionSlider, options=["-"]),
-            "start_layer": slider(W.IntSlider, 0, 0, deepest - 1),
-            "block": slider(W.IntSlider, deepest, 1, deepest),
-            "head": slider(W.IntSlider, 0, 0, heads),
-            "steps": W.Dropdown(
-                options=[
-                    ("until complete", None),
-                    *((str(n), n) for n in (8, 16, 32, 64, 128, 256)),
-                ],
-                index=0,
-            ),
-            "baseline": W.Dropdown(options=list(BASELINES)),
-            "target": W.Dropdown(
-                options=[("predicted", None), *((name, c) for c, name in classes)], index=0
-            ),
-            "overlay": slider(W.FloatSlider, 0.75, min=0, max=1, step=0.05),
-            "colour_scale": W.Dropdown(options=["per map", "shared"]),
-            "region": W.Dropdown(options=[("keep", "none"), ("blur", "blur"), ("erase", "erase")]),
-            "rows": slider(
-                W.IntRangeSlider, value=(height // 4, height * 3 // 4), min=0, max=height
-            ),
-            "columns": slider(
-                W.IntRangeSlider, value=(width // 4, width * 3 // 4), min=0, max=width
-            ),
-        }
-        for name, knob in self.knobs.items():
-            knob.description = name.replace("_", " ")
-            knob.style.description_width = "90px"
-            knob.layout.width = "290px"
-            knob.add_class(f"explorer-{name}")
+    def _build(self) -> None:
+        self.knobs = build_knobs()
+        self.knobs["images"].options = [*self.sets, OWN]
+        self.knobs["images"].value = next(iter(self.sets), OWN)
+        for knob in self.knobs.values():
             knob.observe(self._changed, names="value")
-        self.knobs["head"].description = "head (0: mean)"
-        self.knobs["predicted_class"].description = "predicted"
         self.upload = W.FileUpload(accept="image/*", multiple=True, description="upload images")
         self.path = W.Text(
             description="or a path", continuous_update=False, placeholder="photos/cat.jpg"
         )
-        self.upload.observe(lambda change: self._own(uploads(change["new"])), names="value")
-        self.path.observe(lambda change: self._own([change["new"].strip()]), names="value")
-        self.picture = W.Image(format="png", layout=W.Layout(width="100%", max_width="720px"))
+        self.path.style.description_width = "92px"
+        self.upload.observe(lambda change: self._uploaded(change["new"]), names="value")
+        self.path.observe(lambda _: self._typed(), names="value")
+        self.path.on_msg(lambda _, message, __: message.get("event") == "submit" and self._typed())
+        self.picture = W.Image(format="png", layout=W.Layout(width="100%", max_width="760px"))
         self.status, self.numbers = W.Label(""), W.HTML("")
-        for name, widget in (
-            ("picture", self.picture),
-            ("status", self.status),
-            ("upload", self.upload),
-        ):
-            widget.add_class(f"explorer-{name}")
-        groups = {
-            "which image": (
-                "images",
-                "answers",
-                "true_class",
-                "predicted_class",
-                "confidence",
-                "image",
-            ),
-            "which explanation": (
-                "models",
-                "method",
-                "layer",
-                "start_layer",
-                "block",
-                "head",
-                "steps",
-                "baseline",
-                "target",
-            ),
-            "how it is drawn": ("overlay", "colour_scale", "region", "rows", "columns"),
-        }
-        columns = [
-            W.VBox([W.HTML(f"<b>{title}</b>"), *(self.knobs[name] for name in group)])
-            for title, group in groups.items()
-        ]
-        columns[0].children += (W.HBox([self.upload]), self.path)
-        controls = W.VBox(columns, layout=W.Layout(flex="0 0 300px"))
-        shown = W.VBox(
-            [self.status, self.picture, self.numbers],
-            layout=W.Layout(flex="1 1 380px", min_width="0"),
-        )
-        self.box = W.HBox([controls, shown], layout=W.Layout(flex_flow="row wrap"))
-        self._fit()
-        self._ask(now=True)
+        for name in ("picture", "status", "upload", "path", "numbers"):
+            getattr(self, name).add_class(f"explorer-{name}")
+        columns = []
+        for group in GROUPS:
+            rows = [self.knobs[control.name] for control in TABLE if control.group == group]
+            columns.append(W.VBox([W.HTML(f"<b>{group}</b>"), *rows]))
+        columns[0].children += (self.upload, self.path)
+        controls, shown = W.VBox(columns), W.VBox([self.status, self.picture, self.numbers])
+        controls.add_class("explorer-controls")
+        shown.add_class("explorer-shown")
+        self.box = W.HBox([W.HTML(f"<style>{CSS}</style>"), controls, shown])
+        self.box.add_class("explorer")
 
     # ------------------------------------------------------------ from controls to a view
 
+    @property
+    def own(self) -> bool:
+        """Whether one's own images are chosen."""
+        return self.knobs["images"].value == OWN
+
     def view(self) -> View:
         """What the controls ask for. Raises ValueError if no image passes the filter."""
-        if self.knobs["images"].value == OWN and self.explorer.labels is not None:
+        if self.own and self.explorer.labels is not None:
             raise ValueError("Choose pictures of your own: upload them, or type a path.")
         if not self.list:
             raise ValueError("No image passes this filter: widen it.")
@@ -148,6 +97,7 @@ class Panel:
                 "block": options["block"] - 1,
                 "head": options["head"] - 1 if options["head"] else None,
             }
+        options = {n: value for n, value in options.items() if value not in (None, UNKNOWN)}
         (top, bottom), (left, right) = k["rows"], k["columns"]
         return View(
             self.list[k["image"]],
@@ -159,141 +109,215 @@ class Panel:
             k["colour_scale"] == "shared",
             k["region"],
             (top, left, bottom, right),
+            k["against"] if self._compares(k["method"]) else None,
         )
 
     def _options(self, method: str) -> list[str]:
         """The method's options that these models have in common and a control stands for."""
-        chosen = [self.explorer.models[name] for name in self.knobs["models"].value]
-        usable = {"layer": len(chosen) == 1, "start_layer": all(kind(m) == "vit" for m in chosen)}
+        models = [self.explorer.models[title] for title in self.knobs["models"].value]
+        usable = {"layer": len(models) == 1, "start_layer": all(kind(m) == "vit" for m in models)}
         return [n for n in METHODS[method].options if n in self.knobs and usable.get(n, True)]
 
+    @staticmethod
+    def _compares(method: str) -> bool:
+        return not method.startswith(LOOK_ALIKE)
+
     def _fit(self) -> None:
-        """Offer only what fits the rest: methods, layers and images; hide controls without effect."""
+        """Offer only what fits the rest: models, methods, layers and images; hide the others."""
         self._muted = True
-        k, explorer = self.knobs, self.explorer
-        _offer(k["method"], [(METHODS[m].title, m) for m in explorer.methods(k["models"].value)])
+        try:
+            k, explorer = self.knobs, self.explorer
+            titles = list(explorer.models)
+            both = [(" and ".join(titles), tuple(titles))] if len(titles) > 1 else []
+            offer(k["models"], [*((t, (t,)) for t in titles), *both])
+            classes = [(name, c) for c, name in enumerate(explorer.classes)]
+            for name in ("true_class", "predicted_class"):
+                offer(k[name], [("any class", None), *classes])
+            offer(k["target"], [("predicted", None), *classes])
+            offer(k["against"], [("nothing", None), ("the runner-up", RUNNER_UP), *classes])
+            methods = explorer.methods(k["models"].value)
+            offer(k["method"], [(METHODS[m].title, m) for m in methods])
+            self._fit_options()
+            self.list = explorer.kept(
+                k["models"].value,
+                k["answers"].value,
+                k["true_class"].value,
+                k["predicted_class"].value,
+                k["confidence"].value,
+            )
+            limit(k["image"], len(self.list) - 1)
+            for name, size in zip(("rows", "columns"), explorer.images.shape[-2:], strict=True):
+                reach(k[name], size)
+            method = k["method"].value
+            now = Situation(
+                frozenset(self._options(method)),
+                self.own,
+                k["region"].value != "none",
+                len(titles) > 1,
+                self._compares(method),
+            )
+            show_only(k, now)
+            for widget in (self.upload, self.path):
+                widget.layout.display = "" if self.own else "none"
+        finally:
+            self._muted = False
+
+    def _fit_options(self) -> None:
+        """Layers, blocks and heads of the chosen models, where the method asks for them."""
+        k = self.knobs
+        models = [self.explorer.models[title] for title in k["models"].value]
         options = self._options(k["method"].value)
         if "layer" in options:
-            names = layers(explorer.models[k["models"].value[0]])
-            if list(k["layer"].options) != names:
-                k["layer"].options, k["layer"].value = names, names[-1]
-        self.list = explorer.kept(
-            k["models"].value,
-            k["answers"].value,
-            k["true_class"].value,
-            k["predicted_class"].value,
-            k["confidence"].value,
-        )
-        k["image"].value = min(k["image"].value, max(0, len(self.list) - 1))
-        k["image"].max = max(0, len(self.list) - 1)
-        own, region = k["images"].value == OWN, k["region"].value != "none"
-        for name, size in zip(("rows", "columns"), explorer.images.shape[-2:], strict=True):
-            _reach(k[name], size)
-        hidden = {
-            n: n not in options
-            for n in ("layer", "start_layer", "block", "head", "steps", "baseline")
-        }
-        hidden |= dict.fromkeys(("answers", "true_class"), own) | dict.fromkeys(
-            ("rows", "columns"), not region
-        )
-        for name, knob in (*k.items(), ("upload", self.upload), ("path", self.path)):
-            off = hidden.get(name, name in ("upload", "path") and not own)
-            knob.layout.display = "none" if off else ""
-        self._muted = False
+            try:
+                names = layers(models[0])
+            except ValueError:  # not known for this model: the method itself says what to do
+                names = []
+            offer(k["layer"], names or [UNKNOWN], last=True)
+        if {"block", "start_layer"} & set(options):
+            depth = min(len(m.blocks) for m in models)
+            limit(k["start_layer"], depth - 1)
+            limit(k["block"], depth, 1, jump=True)
+        if "head" in options:
+            limit(k["head"], min(m.blocks[0].attn.num_heads for m in models))
 
-    def _changed(self, change: dict) -> None:
-        if self._muted:
-            return
-        if change["owner"] is self.knobs["images"] and change["new"] != OWN:
-            self.explorer.show(self.sets[change["new"]])
-        self._fit()
-        self._ask()
+    # ------------------------------------------------------------ what happens to the controls
 
-    def _own(self, sources: Sequence[object]) -> None:
-        """Look at one's own files; if one cannot be read, say so and keep what was shown."""
-        if not sources or sources == [""]:
+    def _changed(self, _: dict) -> None:
+        if not self._muted:
+            self._ask()
+
+    def _uploaded(self, value: object) -> None:
+        files = tuple(uploads(value))
+        for file in files:
+            file.serial = next(self._serials)  # what state_of tells uploads apart by
+        if files:
+            self._own_sources = files
+            self._ask()
+
+    def _typed(self) -> None:
+        """A path was typed, or Enter pressed on the old one, whose file may have changed."""
+        if self.path.value.strip():
+            self._own_sources = (typed_path(self.path.value),)
+            self._ask()
+
+    def _wanted(self) -> object:
+        """What the controls ask to look at; equal as long as nothing has to be loaded."""
+        if not self.own:
+            return self.knobs["images"].value
+        return state_of(self._own_sources) if self._own_sources else self._shown
+
+    def _load(
+        self, wanted: object, sources: Sequence[Any], go_on: Callable[[], bool] = always
+    ) -> None:
+        """Let the explorer look at what was asked for, unless it does so already."""
+        if wanted == self._shown:
             return
-        try:
-            self.explorer.show_own(sources)
-        except ValueError as error:
-            self.status.value = str(error)
-            return
-        self._fit()
-        self._ask()
+        if isinstance(wanted, str):
+            exhibit = self.sets[wanted]
+            if not isinstance(exhibit, Exhibit):
+                exhibit = Exhibit(self._models, exhibit)
+            self.explorer.show(exhibit.images, exhibit.models, go_on)
+        else:
+            try:
+                self._load_own(sources, go_on)
+            except ValueError:
+                if go_on():
+                    self._own_sources = self._own_shown
+                raise
+            self._own_shown = tuple(sources)
+        self._shown = wanted
+
+    def _load_own(self, sources: Sequence[Any], go_on: Callable[[], bool]) -> None:
+        for source in sources:
+            if isinstance(source, Path):
+                checked(source)
+            else:
+                source.seek(0)
+        self.explorer.show_own(sources, go_on)
 
     # ------------------------------------------------------------ from a view to the picture
 
     def _ask(self, now: bool = False) -> None:
         """Show what the controls ask for: at once, or as soon as the worker has it."""
         self._ticket += 1
-        mine = self._ticket
-        try:
-            view = self.view()
-        except ValueError as error:
-            self.status.value = str(error)
-            return
+        ticket, wanted = self._ticket, self._wanted()
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:  # plain Python: nobody could move a slider meanwhile
             now = True
-        if now:
-            self._draw(view, self.explorer.answers(view))
+        try:
+            if now:
+                self._load(wanted, self._own_sources)
+            if wanted == self._shown and not self._loads:  # controls follow without waiting
+                self._fit()
+                view = self.view()
+                if now:
+                    self._draw(view, self.explorer.answers(view))
+        except Exception as error:  # of any type: a callback's traceback is shown nowhere
+            self._fail(error)
             return
-        self._task = loop.create_task(self._later(view, mine))
+        if not now:
+            self._task = loop.create_task(self._later(ticket, wanted, self._own_sources))
 
-    async def _later(self, view: View, mine: int) -> None:
-        loop = asyncio.get_running_loop()
-        name = METHODS[view.method].title
+    async def _later(self, ticket: int, wanted: object, sources: tuple[Any, ...]) -> None:
+        """Load, compute and draw for one state of the controls; every failure becomes the status."""
+        in_worker = partial(asyncio.get_running_loop().run_in_executor, self._worker)
 
-        def told(passes: int) -> None:
-            if passes > 2 and mine == self._ticket:
-                loop.call_soon_threadsafe(
-                    setattr, self.status, "value", f"{name}: {passes} forward passes …"
-                )
+        def newest() -> bool:
+            return ticket == self._ticket
 
         try:
-            compute = partial(self.explorer.answers, view, lambda: mine == self._ticket, told)
-            answers = await loop.run_in_executor(self._worker, compute)
+            self._loads += 1
+            try:
+                await in_worker(self._load, wanted, sources, newest)
+            finally:
+                self._loads -= 1
+            if not newest():
+                return
+            self._fit()
+            view = self.view()
+            progress = self._progress(ticket, METHODS[view.method].title)
+            answers = await in_worker(self.explorer.answers, view, newest, progress)
+            if newest():
+                self._draw(view, answers)
         except Stale:
             return
-        except (ValueError, RuntimeError) as error:
-            self.status.value = str(error)
-            return
-        if mine == self._ticket:
-            self._draw(view, answers)
+        except Exception as error:  # of any type: nothing else would ever be shown of it
+            if newest():
+                self._fail(error)
+
+    def _progress(self, ticket: int, title: str) -> Callable[[int], None]:
+        """What the worker calls with the number of forward passes made."""
+        loop = asyncio.get_running_loop()
+
+        def show(passes: int) -> None:
+            if ticket == self._ticket:
+                self.status.value = f"{title}: {passes} forward passes …"
+
+        return lambda passes: passes > 2 and loop.call_soon_threadsafe(show, passes)
+
+    def _fail(self, error: Exception) -> None:
+        """One sentence in place of a traceback; the picture stays, paler, as the last one."""
+        message = " ".join(str(error).split())
+        if not isinstance(error, (ValueError, RuntimeError)) or not message:
+            message = f"{type(error).__name__}: {message}" if message else type(error).__name__
+            method = METHODS.get(self.knobs["method"].value)
+            title = method.title if method else "This"
+            message = f"{title} failed here ({message}): choose another method or model."
+        self.status.value = message
+        self.picture.add_class("explorer-old")
 
     def _draw(self, view: View, answers: Mapping[str, Sequence[Answer]]) -> None:
-        try:
-            self.picture.value = png(self.explorer.picture(view, answers))
-        except ValueError as error:
-            self.status.value = str(error)
-            return
-        measured = self.explorer.numbers(view)
+        """The words go first, so that a page never shows a new picture with old words."""
+        picture = png(self.explorer.picture(view, answers))
         rows = [
-            f"<tr><td>{escape(model)}</td><td>{escape(metric)}</td><td>{value:.3f}</td></tr>"
-            for model, values in measured.items()
+            f"<tr><td>{escape(title)}</td><td>{escape(metric)}</td><td>{value:.3f}</td></tr>"
+            for title, values in self.explorer.numbers(view).items()
             for metric, value in values.items()
         ]
-        self.numbers.value = (
-            f"<b>Notebook 10 measured for this method</b><table>{''.join(rows)}</table>"
-            if rows
-            else ""
-        )
+        heading = "<b>Notebook 11 measured for this method</b>"
         place = self.knobs["image"].value + 1
         self.status.value = f"{self.explorer.headline(view)} ({place} of {len(self.list)})"
-
-
-def _offer(knob: W.Dropdown, options: list[tuple[str, object]]) -> None:
-    """Replace a list's options and keep its value where it is still offered."""
-    if list(knob.options) != options:
-        value = knob.value
-        knob.options = options
-        knob.value = value if value in [v for _, v in options] else options[0][1]
-
-
-def _reach(knob: W.IntRangeSlider, size: int) -> None:
-    """Let a range slider reach `size` pixels, starting with the middle half."""
-    if knob.max != size:
-        knob.value = (0, 0)
-        knob.max = size
-        knob.value = (size // 4, size * 3 // 4)
+        self.numbers.value = f"{heading}<table>{''.join(rows)}</table>" if rows else ""
+        self.picture.remove_class("explorer-old")
+        self.picture.value = picture

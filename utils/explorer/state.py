@@ -1,14 +1,15 @@
 """The explorer without its controls: which images a filter keeps, what a view shows, what is kept.
 
-A View says everything that decides a picture. Explorer.heat() computes what it needs, keeps it,
-and can be told to give up; Explorer.picture() only draws.
+A View says everything that decides a picture. Explorer.answers() computes what it needs, keeps it,
+and can be stopped; Explorer.picture() only draws.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,11 +23,21 @@ from ..models import logits_of
 
 KEPT = 256  # maps kept, at most
 OWN_SIDE = 256  # pixels: photographs of one's own are cut to this square
+RUNNER_UP = -1  # as `against`: the most probable class other than the target
 CHANGES = {"none": "as it is", "blur": "blurred", "erase": "erased"}
 
 
 class Stale(Exception):
-    """Something newer was asked for: what was being computed is not wanted any more."""
+    """A newer question has come: what was being computed is not wanted any more."""
+
+
+def always() -> bool:
+    """For computations that nobody interrupts."""
+    return True
+
+
+def silent(_: int) -> None:
+    """For computations that nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -42,22 +53,43 @@ class View:
     shared: bool = False  # one colour scale for all maps of a model; two models have no common unit
     change: str = "none"  # a key of CHANGES
     box: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, left, bottom, right; end exclusive
+    against: int | None = None  # a class, or RUNNER_UP: why the target rather than this class?
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one model says about one image."""
+    """What one model computes for one image."""
 
     heatmap: torch.Tensor  # float32 (h, w)
     probabilities: torch.Tensor  # (C,)
     target: int
+    against: int | None = None
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """Images, and the models that are asked about them: all know the same classes."""
+
+    models: Mapping[str, nn.Module]  # by title
+    images: ImageSet
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the explorer looks at now; replaced as a whole, never changed."""
+
+    models: Mapping[str, nn.Module]
+    images: torch.Tensor  # uint8 (N, 3, h, w)
+    labels: torch.Tensor | None  # (N,), None for one's own photographs
+    classes: tuple[str, ...]
+    preds: Mapping[str, evaluate.Predictions]
 
 
 class Explorer:
     """Models side by side over one image set.
 
-    models: {title: model}, trained on image_set.classes. trust: {"<title>.<method>.<metric>": value}
-    from the notebook on trust; what it has for a method is told beside the map.
+    models: {title: model}, all for image_set.classes. trust: {"<title>.<method>.<metric>": value}
+    from the notebook on trust; what it has for a method is shown beside the map.
     """
 
     def __init__(
@@ -66,34 +98,62 @@ class Explorer:
         image_set: ImageSet,
         trust: Mapping[str, float] | None = None,
     ) -> None:
-        self.models, self.trust = dict(models), dict(trust or {})
-        self._kept: OrderedDict[tuple, Answer] = OrderedDict()
-        self.show(image_set)
+        self.trust = dict(trust or {})
+        self._lock = threading.RLock()  # two threads in one model would mix up its hooks
+        self._answers: OrderedDict[tuple, Answer] = OrderedDict()
+        self.show(image_set, models)
 
-    def show(self, image_set: ImageSet) -> None:
-        """Look at another image set of the same classes; what was computed is forgotten."""
-        self.images, self.labels, self.classes = (
-            image_set.images,
-            image_set.labels,
-            image_set.classes,
-        )
-        self.said = {n: evaluate.predict(m, image_set) for n, m in self.models.items()}
-        self._kept.clear()
+    @property
+    def models(self) -> Mapping[str, nn.Module]:
+        return self.shown.models
 
-    def show_own(self, sources: Sequence[Any]) -> None:
+    @property
+    def images(self) -> torch.Tensor:
+        return self.shown.images
+
+    @property
+    def labels(self) -> torch.Tensor | None:
+        return self.shown.labels
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.shown.classes
+
+    @property
+    def preds(self) -> Mapping[str, evaluate.Predictions]:
+        return self.shown.preds
+
+    def show(
+        self,
+        image_set: ImageSet,
+        models: Mapping[str, nn.Module] | None = None,
+        wanted: Callable[[], bool] = always,
+    ) -> None:
+        """Look at another image set, with the same models or others; what was computed is forgotten.
+
+        Nothing changes before every prediction is made. Raises Stale when wanted() says no.
+        """
+        models = dict(self.shown.models if models is None else models)
+        with self._lock, ExitStack() as stack:
+            for model in models.values():
+                stack.enter_context(_watched(model, wanted, silent))
+            preds = {title: evaluate.predict(model, image_set) for title, model in models.items()}
+        self.shown = Shown(models, image_set.images, image_set.labels, image_set.classes, preds)
+        self._answers.clear()
+
+    def show_own(self, sources: Sequence[Any], wanted: Callable[[], bool] = always) -> None:
         """Look at photographs, paths or open files: their middle square, true class unknown.
 
         Raises ValueError, naming the file, if one cannot be read; what was shown before stays.
         """
-        self.images = torch.stack([data.read_image(source, OWN_SIDE) for source in sources])
-        self.labels = None
-        self.said = {
-            n: evaluate.Predictions(
-                logits := logits_of(m, self.images), logits.argmax(1), self.classes
-            )
-            for n, m in self.models.items()
-        }
-        self._kept.clear()
+        images = torch.stack([data.read_image(source, OWN_SIDE) for source in sources])
+        preds = {}
+        for title, model in self.shown.models.items():
+            with self._lock, _watched(model, wanted, silent):
+                logits = logits_of(model, images)
+            preds[title] = evaluate.Predictions(logits, logits.argmax(1), self.shown.classes)
+        self.shown = Shown(self.shown.models, images, None, self.shown.classes, preds)
+        self._answers.clear()
 
     def kept(
         self,
@@ -109,22 +169,23 @@ class Explorer:
         taken_for: predicted class; confidence: of the predicted class. Own photographs have no
         right or wrong and pass those filters.
         """
-        said = self.said[models[0]]
-        keep = (said.confidence >= confidence[0]) & (said.confidence <= confidence[1])
+        shown = self.shown
+        preds = shown.preds[models[0]]
+        keep = (preds.confidence >= confidence[0]) & (preds.confidence <= confidence[1])
         if taken_for is not None:
-            keep &= said.predicted == taken_for
-        if self.labels is not None:
+            keep &= preds.predicted == taken_for
+        if shown.labels is not None:
             if label is not None:
-                keep &= self.labels == label
+                keep &= shown.labels == label
             if answers in ("right", "wrong"):
-                keep &= said.correct == (answers == "right")
+                keep &= preds.correct == (answers == "right")
         if answers == "disagree":
-            keep &= said.predicted != self.said[list(self.models)[-1]].predicted
+            keep &= preds.predicted != shown.preds[list(shown.models)[-1]].predicted
         return torch.nonzero(keep).flatten().tolist()
 
     def methods(self, models: Sequence[str]) -> list[str]:
         """Names of the methods that work on all of `models`."""
-        kinds = {explain.kind(self.models[name]) for name in models}
+        kinds = {explain.kind(self.shown.models[title]) for title in models}
         return [name for name, method in explain.METHODS.items() if kinds <= method.works_on]
 
     # ------------------------------------------------------------ computing
@@ -132,39 +193,52 @@ class Explorer:
     def answers(
         self,
         view: View,
-        wanted: Callable[[], bool] = lambda: True,
-        told: Callable[[int], None] = lambda _: None,
+        wanted: Callable[[], bool] = always,
+        progress: Callable[[int], None] = silent,
     ) -> dict[str, list[Answer]]:
         """{model: [answer]}, with a second answer for the changed image if the view changes it.
 
         wanted is asked before every forward pass; when it says no, Stale is raised and nothing is
-        kept. told hears how many forward passes were made.
+        kept. progress is given the number of forward passes made so far.
         """
-        found = {}
-        for name in view.models:
-            with _watched(self.models[name], wanted, told):
-                first = self._answer(name, replace(view, change="none"), view.target)
-                changed = [] if view.change == "none" else [self._answer(name, view, first.target)]
-            found[name] = [first, *changed]
-        return found
+        result = {}
+        for title in view.models:
+            with self._lock, _watched(self.shown.models[title], wanted, progress):
+                first = self._answer(title, replace(view, change="none"), view.target, view.against)
+                changed = []
+                if view.change != "none":  # the same question as before the change
+                    changed = [self._answer(title, view, first.target, first.against)]
+            result[title] = [first, *changed]
+        return result
 
-    def _answer(self, name: str, view: View, target: int | None) -> Answer:
+    def _answer(self, title: str, view: View, target: int | None, against: int | None) -> Answer:
         box = view.box if view.change != "none" else None
-        key = (name, view.image, view.method, view.options, target, view.change, box)
-        if key not in self._kept:
-            model, image = self.models[name], self.changed(view)[None]
+        key = (title, view.image, view.method, view.options, target, against, view.change, box)
+        if key not in self._answers:
+            model, image = self.shown.models[title], self.changed(view)[None]
             probabilities = logits_of(model, image)[0].softmax(0)
-            chosen = int(probabilities.argmax()) if target is None else target
-            heat = explain.explain(model, image, chosen, view.method, **dict(view.options))[0]
-            self._kept[key] = Answer(heat, probabilities, chosen)
-            if len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return self._kept[key]
+            target = int(probabilities.argmax()) if target is None else target
+            if against == RUNNER_UP:
+                order = probabilities.argsort(descending=True, stable=True).tolist()
+                against = next((c for c in order if c != target), None)
+            if against == target:
+                raise ValueError(
+                    f"{self.classes[target]} cannot be compared with itself: choose another class "
+                    "under “compare with”."
+                )
+            compared = {} if against is None else {"against": against}
+            heat = explain.explain(
+                model, image, target, view.method, **compared, **dict(view.options)
+            )[0]
+            self._answers[key] = Answer(heat, probabilities, target, against)
+            if len(self._answers) > KEPT:
+                self._answers.popitem(last=False)
+        self._answers.move_to_end(key)
+        return self._answers[key]
 
     def changed(self, view: View) -> torch.Tensor:
         """The view's image, uint8 (3, h, w), with its box blurred or erased if the view says so."""
-        image = self.images[view.image]
+        image = self.shown.images[view.image]
         if view.change == "none":
             return image
         blurred = explain.blur_region(image[None], view.box)[0]
@@ -175,79 +249,85 @@ class Explorer:
         erased[:, top:bottom, left:right] = image.float().mean((1, 2)).round().byte()[:, None, None]
         return erased
 
-    # ------------------------------------------------------------ telling
+    # ------------------------------------------------------------ drawing
 
     def picture(self, view: View, answers: Mapping[str, Sequence[Answer]] | None = None) -> Figure:
         """Image, map, overlay and probabilities: a row for each model and version of the image."""
         answers = answers or self.answers(view)
-        rows = [(name, i, a) for name, both in answers.items() for i, a in enumerate(both)]
-        versions = [self.images[view.image], self.changed(view)]
+        rows = [(title, i, a) for title, both in answers.items() for i, a in enumerate(both)]
+        versions = [self.shown.images[view.image], self.changed(view)]
         signed = {
-            name: any(bool((a.heatmap < 0).any()) for a in both) for name, both in answers.items()
+            title: any(bool((a.heatmap < 0).any()) for a in both) for title, both in answers.items()
         }
         return plots.plot_explanations(
             torch.stack([versions[i] for _, i, _ in rows]),
             torch.stack([a.heatmap for *_, a in rows]),
-            [self._row_title(name, i, a, view) for name, i, a in rows],
+            [self._row_title(title, i, a, view) for title, i, a in rows],
             torch.stack([a.probabilities for *_, a in rows]),
-            self.classes,
-            signed=[signed[name] for name, *_ in rows],
+            self.shown.classes,
+            signed=[signed[title] for title, *_ in rows],
             targets=[a.target for *_, a in rows],
             blocks=1,
             strength=view.strength,
-            shared=[name for name, *_ in rows] if view.shared else False,
+            shared=[title for title, *_ in rows] if view.shared else False,
             side=1.9,
             suptitle=self.headline(view),
         )
 
-    def _row_title(self, name: str, version: int, answer: Answer, view: View) -> str:
-        said = (
-            f"{self.classes[int(answer.probabilities.argmax())]} {answer.probabilities.max():.0%}"
-        )
-        return f"{name}: {said}" + (f"\nregion {CHANGES[view.change]}" if version else "")
+    def _row_title(self, title: str, version: int, answer: Answer, view: View) -> str:
+        probabilities = answer.probabilities
+        label = f"{self.shown.classes[int(probabilities.argmax())]} {probabilities.max():.0%}"
+        return f"{title}: {label}" + (f"\nregion {CHANGES[view.change]}" if version else "")
 
     def headline(self, view: View) -> str:
         """Which image this is and what the map explains."""
-        truth = (
-            "own" if self.labels is None else f"truly {self.classes[int(self.labels[view.image])]}"
-        )
+        shown = self.shown
+        truth = "own"
+        if shown.labels is not None:
+            truth = f"truly {shown.classes[int(shown.labels[view.image])]}"
         start = f"Image {view.image} ({truth}): {explain.METHODS[view.method].title}"
         if view.method.startswith("attention"):  # the same for every class
-            chosen = dict(view.options)
-            block, head = chosen.get("block"), chosen.get("head")
-            start += (
-                "" if block is None else ", last block" if block == -1 else f", block {block + 1}"
-            )
+            options = dict(view.options)
+            block, head = options.get("block"), options.get("head")
+            if block is not None:
+                start += ", last block" if block == -1 else f", block {block + 1}"
             return start + ("" if head is None else f", head {head + 1}")
-        return (
-            f"{start} for {'each prediction' if view.target is None else self.classes[view.target]}"
-        )
+        start += f" for {'each prediction' if view.target is None else shown.classes[view.target]}"
+        if view.against is None:
+            return start
+        other = "the runner-up" if view.against == RUNNER_UP else shown.classes[view.against]
+        return f"{start} rather than {other}"
 
     def numbers(self, view: View) -> dict[str, dict[str, float]]:
-        """{model: {metric: value}}: what notebook 10 measured for this method; empty if it did not."""
-        found = {}
-        for name in view.models:
-            start = f"{name.lower()}.{view.method}."
+        """{model: {metric: value}}: what notebook 11 measured for this method; empty if it did not."""
+        result = {}
+        for title in view.models:
+            start = f"{title.lower()}.{view.method}."
             measured = {
                 k[len(start) :]: v for k, v in self.trust.items() if k.lower().startswith(start)
             }
-            found[name] = {k: v for k, v in measured.items() if not k.endswith(("_low", "_high"))}
-        return {name: values for name, values in found.items() if values}
+            result[title] = {k: v for k, v in measured.items() if not k.endswith(("_low", "_high"))}
+        return {title: values for title, values in result.items() if values}
 
 
 @contextmanager
 def _watched(
-    model: nn.Module, wanted: Callable[[], bool], told: Callable[[int], None]
+    model: nn.Module, wanted: Callable[[], bool], progress: Callable[[int], None]
 ) -> Iterator[None]:
-    """Counts the model's forward passes, and stops before the next one when it is not wanted."""
-    passes = 0
+    """Counts the model's forward passes in this thread; stops before the next when not wanted.
+
+    Other threads may use the model meanwhile: the hook leaves them alone.
+    """
+    passes, owner = 0, threading.get_ident()
 
     def before(*_: object) -> None:
         nonlocal passes
+        if threading.get_ident() != owner:
+            return
         if not wanted():
             raise Stale
         passes += 1
-        told(passes)
+        progress(passes)
 
     hook = model.register_forward_pre_hook(before)
     try:

@@ -14,8 +14,10 @@ from typing import TypeVar
 import torch
 from timm.models.resnet import ResNet
 from torch import nn
+from torchvision.models import AlexNet
 
 from ..data import preprocess
+from ..env import autocast
 from .unwrap import REMEDY, plain
 
 Result = TypeVar("Result")
@@ -53,11 +55,11 @@ def prepare(
 
 
 def memory_format(model: nn.Module) -> torch.memory_format:
-    """channels_last where it is known to help: on a GPU, and for ResNets on a CPU.
+    """channels_last where it is known to help: on a GPU, and for ResNets and AlexNet on a CPU.
 
     Elsewhere on a CPU torch 2.15 can crash in the backward pass of some architectures.
     """
-    helps = next(model.parameters()).is_cuda or isinstance(model, ResNet)
+    helps = next(model.parameters()).is_cuda or isinstance(model, (ResNet, AlexNet))
     return torch.channels_last if helps else torch.contiguous_format
 
 
@@ -77,7 +79,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-@torch.no_grad()
 def logits_of(
     model: nn.Module, images: torch.Tensor, chunk: int = CHUNK, size: int | None = None
 ) -> torch.Tensor:
@@ -85,14 +86,13 @@ def logits_of(
 
     Runs in eval mode and leaves the model's modes as they were.
     """
-    on_gpu = next(model.parameters()).is_cuda
 
     def run(rows: slice, _: int) -> torch.Tensor:
         x = prepare(model, images[rows], size)
-        with torch.autocast("cuda", torch.bfloat16, enabled=on_gpu):
+        with autocast(x.device):
             return model(x.contiguous(memory_format=memory_format(model))).float().cpu()
 
-    with evaluating(model):
+    with evaluating(model), torch.no_grad():
         return torch.cat(list(per_chunk(run, len(images), chunk)))
 
 

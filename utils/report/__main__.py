@@ -3,6 +3,8 @@
 python -m utils.report run [--profile demo]        run the course, build report.html
 python -m utils.report html [--profile demo]       only build report.html again
 python -m utils.report notebooks [--profile demo]  run, then keep the outputs in notebooks/
+python -m utils.report address name/project        write the public address into everything
+--only 05_gradcam 06_lrp: run these notebooks and no other, even if they are finished
 """
 
 from __future__ import annotations
@@ -10,9 +12,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from .. import env
 from ..env import profile
-from .course import publish, run_course
+from . import address
+from .course import executed, publish, run_course, settled
 from .page import build_html
 
 
@@ -23,28 +25,43 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("task", choices=["run", "html", "notebooks"])
-    parser.add_argument(
-        "--profile", help="smoke, demo, paper or full (default: XTL_PROFILE, else auto)"
-    )
-    asked = parser.parse_args(arguments)
+    parser.add_argument("task", choices=["run", "html", "notebooks", "address"])
+    parser.add_argument("repo", nargs="?", default="", help="for address: name/project, or nothing")
+    parser.add_argument("--profile", help="smoke, demo, paper or full (default: XTL_PROFILE)")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NOTEBOOK")
+    options = parser.parse_args(arguments)
     try:
-        chosen = profile(asked.profile)
-        if asked.task == "notebooks":
-            publish(chosen.name)
-        elif asked.task == "run":
-            run_course(chosen.name)
-        executed = env.RUNS / chosen.name / "executed" / "13_report.ipynb"
-        if not executed.exists():
-            raise FileNotFoundError(
-                f"There is no executed 13_report for the profile {chosen.name}: run `make report PROFILE={chosen.name}`."
-            )
-        page = build_html(executed, chosen.figures / "report.html")
-        print(
-            f"The report is figures/{chosen.name}/{page.name} ({page.stat().st_size / 1e6:.1f} MB): open it in a browser."
-        )
+        if options.task == "address":
+            changed = address.write(options.repo)
+            print(f"{len(changed)} files changed.")
+        else:
+            _run(options.task, options.profile, options.only)
     except (ValueError, RuntimeError, OSError) as error:
         sys.exit(str(error))
+    except KeyboardInterrupt as stop:
+        print(f"\n{stop or 'Stopped. The same command goes on from there.'}", file=sys.stderr)
+        sys.exit(130)
+
+
+def _run(task: str, name: str | None, only: list[str]) -> None:
+    if task == "notebooks":
+        publish(profile(name).name, only=only)
+    elif task == "run":
+        run_course(name, only=only)
+    with settled(name) as (chosen, _):
+        report = executed(chosen) / "15_report.ipynb"
+        if only and not report.exists():
+            return
+        if not report.exists():
+            raise FileNotFoundError(
+                f"There is no executed 15_report for the profile {chosen.name}: "
+                f"run `make report PROFILE={chosen.name}`."
+            )
+        page = build_html(report, chosen.figures / "report.html")
+    print(
+        f"The report is figures/{page.parent.name}/{page.name} "
+        f"({page.stat().st_size / 1e6:.1f} MB): open it in a browser."
+    )
 
 
 if __name__ == "__main__":

@@ -1,23 +1,50 @@
-"""Run the course: every notebook in order, going on where an interrupted run stopped."""
+"""Run the course: each notebook as soon as those that it needs are done, going on where it stopped."""
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import json
 import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import nbformat
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, DeadKernelError
+import psutil
 from tqdm import tqdm
 
 from .. import data, env
-from . import notebooks, readme, results
+from . import address, keys, notebooks, readme, results
+from .execute import Run, refresh
 
 NOTEBOOKS = env.ROOT / "notebooks"
+MODELS = ("02_finetune_resnet34", "03_finetune_vit")
+# what each notebook needs: models that another trains and keeps, or numbers that it saves
+NEEDS: dict[str, tuple[str, ...]] = {
+    "03_finetune_vit": ("02_finetune_resnet34",),
+    "04_evaluation": MODELS,
+    "05_gradcam": MODELS,
+    "06_lrp": MODELS,
+    "07_integrated_gradients": MODELS,
+    "08_shapley": MODELS,
+    "09_attention": MODELS[1:],
+    "10_iav": MODELS[1:],
+    "11_trust": MODELS,
+    "12_explain_to_improve": (),
+    "13_audit": MODELS,
+    "14_explorer": (*MODELS, "11_trust"),
+}
+# minutes in demo on one core: which to begin with, and the time that is left until it is known
+MINUTES = {
+    "02_finetune_resnet34": 4.0,
+    "03_finetune_vit": 3.0,
+    "10_iav": 6.0,
+    "11_trust": 9.0,
+    "12_explain_to_improve": 6.0,
+}
+MEMORY = 2e9  # bytes that a notebook may need while it runs
 
 
 def course(folder: Path = NOTEBOOKS) -> list[Path]:
@@ -28,144 +55,234 @@ def course(folder: Path = NOTEBOOKS) -> list[Path]:
     return files
 
 
-def run_course(
-    name: str | None = None, folder: Path = NOTEBOOKS, out: Path | None = None
-) -> list[Path]:
-    """Execute the notebooks of `folder` in order; the executed copies, in runs/<profile>/executed.
+def executed(chosen: env.Profile) -> Path:
+    """Where the executed copies lie: runs/<profile>[-<data>]/executed."""
+    return env.RUNS / chosen.figures.name / "executed"
 
-    One whose code, helpers, course weights, profile and data are unchanged since it finished is
-    not run again; the last one always is, because it reads what the others wrote. Raises
-    RuntimeError at the first cell that fails; what was finished before stays.
+
+def jobs() -> int:
+    """How many notebooks run side by side: XTL_JOBS, else one a core as far as memory goes.
+
+    On a GPU it is one: two would share its memory.
+    """
+    if wanted := os.environ.get("XTL_JOBS", ""):
+        if not wanted.isdecimal() or int(wanted) < 1:
+            raise ValueError(f"XTL_JOBS is {wanted!r}: give the number of notebooks, such as 2.")
+        return int(wanted)
+    if env.device().type == "cuda":
+        return 1
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min(cores, int(psutil.virtual_memory().available / MEMORY)))
+
+
+def run_course(
+    name: str | None = None,
+    folder: Path = NOTEBOOKS,
+    out: Path | None = None,
+    only: Sequence[str] = (),
+) -> list[Path]:
+    """Execute the notebooks of `folder`; the executed copies, in runs/<profile>/executed.
+
+    A notebook begins when those that it needs are done, with one thread each on a CPU, `jobs()`
+    at a time: the results are those of one after the other. One that finished with the same code,
+    helpers, weights, versions, settings and data is not run again; the last always is, because it
+    reads what the others wrote. only: run these stems and no other. Raises RuntimeError naming
+    every notebook that failed; what finished stays.
+    """
+    with settled(name) as (chosen, settings):
+        files = course(folder)
+        graph = _Graph(files, _wanted(files, only), out or executed(chosen), settings)
+        graph.run(chosen, bool(only))
+    return [graph.out / file.name for file in graph.wanted]
+
+
+@contextmanager
+def settled(name: str | None = None) -> Iterator[tuple[env.Profile, dict[str, str]]]:
+    """The profile, and the settings of its kernels; inside, this process uses the same figures.
+
+    "auto" looks for the network once, here, and not once a notebook.
     """
     chosen = env.profile(name)
-    settings = {"XTL_PROFILE": chosen.name, "XTL_DATA": _settled(chosen)}
-    out = out or env.RUNS / chosen.name / "executed"
-    out.mkdir(parents=True, exist_ok=True)
-    files = course(folder)
-    with tqdm(files, unit="notebook", desc=f"{chosen.name} profile") as bar:
-        for file in bar:
-            bar.set_postfix_str(file.stem)
-            target, card = out / file.name, out / f"{file.stem}.json"
-            key = _key(file, settings)
-            if file is files[-1] or not _finished(target, card, key, chosen.figures):
-                card.unlink(missing_ok=True)
-                results.forget_results(file.stem, chosen.name)
-                execute(file, target, settings)
-                made = sorted(p.name for p in chosen.figures.glob(f"{file.stem[:3]}*.png"))
-                card.write_text(json.dumps({"key": key, "figures": made}) + "\n")
-    return [out / file.name for file in files]
+    source, place = chosen.source, chosen.figures.name
+    if source in ("auto", "cifar10"):
+        label = data.load(source, "train").source
+        source = "shapes10" if label == "Shapes-10" else "cifar10"
+        place = chosen.folder(label)
+    settings = {"XTL_PROFILE": chosen.name, "XTL_DATA": source, "XTL_FIGURES": place}
+    if env.device().type == "cpu":
+        settings["OMP_NUM_THREADS"] = "1"
+    before = os.environ.get("XTL_FIGURES")
+    os.environ["XTL_FIGURES"] = place
+    try:
+        yield chosen, settings
+    finally:
+        os.environ.pop("XTL_FIGURES")
+        if before is not None:
+            os.environ["XTL_FIGURES"] = before
 
 
-def _settled(chosen: env.Profile) -> str:
-    """The data source by name: "auto" looks for the network once here, not once a notebook."""
-    if chosen.source != "auto":
-        return chosen.source
-    return "shapes10" if data.load("auto", "train").source == "Shapes-10" else "cifar10"
+def _wanted(files: list[Path], only: Sequence[str]) -> list[Path]:
+    unknown = set(only) - {f.stem for f in files} - {f.stem[:2] for f in files}
+    if unknown:
+        raise ValueError(f"There is no notebook {', '.join(sorted(unknown))} in this course.")
+    return [f for f in files if not only or f.stem in only or f.stem[:2] in only]
 
 
-def _key(file: Path, settings: dict[str, str]) -> str:
-    """A hash of everything that decides what a notebook computes."""
-    cells = [(c.cell_type, c.source) for c in nbformat.read(file, 4).cells]
-    told = json.dumps([cells, settings, str(env.device())])
-    lines = "\n".join(source for kind, source in cells if kind == "code").splitlines()
-    code = "\n".join(
-        line for line in lines if not line.startswith(("%", "!"))
-    )  # IPython's own words
-    parts = [p.read_bytes() for p in sorted([*_helpers(code), *env.WEIGHTS.glob("*.json")])]
-    return hashlib.sha256(b"\0".join([told.encode(), *parts])).hexdigest()
+@dataclass
+class _Graph:
+    """The notebooks of one run: which are done, which run, which wait."""
 
+    files: list[Path]  # the whole course
+    wanted: list[Path]  # what this run is asked for
+    out: Path
+    settings: dict[str, str]
+    running: dict[Future, Run] = field(default_factory=dict)
+    done: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
 
-def _helpers(code: str, package: Path = env.ROOT / "utils") -> set[Path]:
-    """The modules of utils that some code imports, and those that they import in turn."""
-    files: set[Path] = set()
-    waiting = [(code, package.parent)]  # source text, and the folder that its imports start from
-    while waiting:
-        source, folder = waiting.pop()
-        for node in ast.walk(ast.parse(source)):
-            if not isinstance(node, ast.ImportFrom):
-                continue
-            base = folder.parents[node.level - 2] if node.level > 1 else folder
-            base = base.joinpath(*(node.module or "").split(".")) if node.module else base
-            if not node.level and (node.module or "").split(".")[0] != package.name:
-                continue
-            if not node.level:
-                base = package.parent.joinpath(*(node.module or "").split("."))
-            for place in [base, *(base / alias.name for alias in node.names)]:
-                for file in (place.with_suffix(".py"), place / "__init__.py"):
-                    if file.exists() and file not in files:
-                        files.add(file)
-                        waiting.append((file.read_text("utf-8"), file.parent))
-    return files
+    def card(self, stem: str) -> Path:
+        """The note that a notebook is done: its key, figures and minutes."""
+        return self.out / f"{stem}.json"
 
+    def needs(self, stem: str) -> set[str]:
+        """The notebooks of this run that must be done before `stem` begins."""
+        stems = {f.stem for f in self.wanted} - {stem}
+        # the report reads what all others wrote
+        return stems if stem == self.files[-1].stem else set(NEEDS.get(stem, ())) & stems
 
-def _finished(target: Path, card: Path, key: str, figures: Path) -> bool:
-    """Whether this very notebook ran to its end and its figures are still there."""
-    if not (target.exists() and card.exists()):
-        return False
-    done = json.loads(card.read_text())
-    return done["key"] == key and all((figures / name).exists() for name in done["figures"])
+    def chain(self, stem: str) -> float:
+        """Minutes from the beginning of `stem` to the end of the longest row that waits for it."""
+        after = [f.stem for f in self.files[:-1] if stem in self.needs(f.stem)]
+        return self.sizes[stem] + max((self.chain(s) for s in after), default=0.0)
 
-
-def execute(file: Path, target: Path, settings: dict[str, str]) -> None:
-    """Run one notebook in a fresh kernel of this Python, in its own folder; the copy goes to `target`.
-
-    Raises RuntimeError naming notebook, cell and error if a cell fails; the copy then holds
-    what came before it.
-    """
-    notebook = nbformat.read(file, 4)
-    number = 0
-    cells = sum(c.cell_type == "code" and bool(c.source.strip()) for c in notebook.cells)
-    # a MPLBACKEND from outside would keep the figures out of the notebook
-    surroundings = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"} | settings
-    with tqdm(total=cells, desc=f"  {file.stem}", unit="cell", leave=False) as bar:
-
-        def begin(cell: Any, cell_index: int) -> None:
-            nonlocal number
-            number += cell.cell_type == "code"
-
-        client = NotebookClient(
-            notebook,
-            timeout=None,
-            kernel_name="python3",
-            record_timing=False,
-            coalesce_streams=True,
-            store_widget_state=False,
-            extra_arguments=[
-                "--log-level=40"
-            ],  # errors: its start-up advice would tear the progress bar
-            resources={"metadata": {"path": str(file.parent)}},
-            on_cell_execute=begin,
-            on_cell_executed=lambda cell, cell_index, execute_reply: bar.update(),
+    def run(self, chosen: env.Profile, again: bool) -> None:
+        """Run what is not finished; again: run everything that is wanted."""
+        images = keys.fingerprint(self.settings["XTL_DATA"])
+        self.figures = chosen.figures
+        self.keys = {f.stem: keys.key(f, self.settings, images) for f in self.wanted}
+        self.sizes = {f.stem: _minutes(self.card(f.stem)) for f in self.files}
+        for file in [] if again else self.wanted[:-1]:
+            if self._finished(file):
+                refresh(file, self.out / file.name)
+                self.done.add(file.stem)
+        waiting = [f for f in self.wanted if f.stem not in self.done]
+        if again:
+            results.forget_results([f.stem for f in waiting], chosen.name)
+        else:
+            results.keep_results(self.done, chosen.name)
+        waiting.sort(key=lambda f: (-self.chain(f.stem), f.stem))
+        slots = jobs()
+        self.bar = tqdm(
+            total=sum(self.sizes[f.stem] for f in waiting),
+            desc=f"{chosen.figures.name}: {len(waiting)} notebooks, {slots} at a time",
+            bar_format="{desc} {percentage:3.0f}% |{bar:20}| {elapsed}, {remaining} left{postfix}",
         )
-        try:
-            client.execute(env=surroundings)
-        except CellExecutionError as error:
-            last = (f"{error.ename}: {error.evalue}".strip().splitlines() or [""])[-1]
-            raise RuntimeError(f"{file.name} stopped in code cell {number}: {last}") from None
-        except DeadKernelError:
-            raise RuntimeError(
-                f"{file.name} stopped in code cell {number}: its Python process died, mostly for want of memory; "
-                "close other programs or choose a smaller profile, then run again."
-            ) from None
-        finally:
-            notebooks.tidy(notebook, file.stem)
-            nbformat.write(notebook, target)
+        # threads: nbclient's own handling of Ctrl-C needs the main thread and knows one kernel
+        with self.bar, ThreadPoolExecutor(slots) as pool:
+            try:
+                self._loop(pool, waiting, slots)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(self._stop()) from None
+        if self.failed:
+            raise RuntimeError("\n".join(self.failed[s] for s in sorted(self.failed)))
+
+    def _loop(self, pool: ThreadPoolExecutor, waiting: list[Path], slots: int) -> None:
+        """Start what can start, as one core after another gets free."""
+        begun: set[str] = set()
+        while waiting or self.running:
+            ready = [f for f in waiting if self.needs(f.stem) <= self.done]
+            for file in ready[: slots - len(self.running)]:
+                waiting.remove(file)
+                begun.add(file.stem)
+                run = Run(file)
+                self.running[pool.submit(self._one, run)] = run
+            if not self.running:
+                return  # what is left needs something that failed
+            finished, _ = wait(self.running, timeout=1.0, return_when=FIRST_COMPLETED)
+            for future in finished:
+                stem = self.running.pop(future).file.stem
+                error = future.exception()
+                if error is None:
+                    self.done.add(stem)
+                elif isinstance(error, RuntimeError | OSError):
+                    self.failed[stem] = str(error)
+                    tqdm.write(str(error), file=sys.stderr)
+                else:
+                    raise error
+            self._show(begun)
+
+    def _one(self, run: Run) -> None:
+        """Execute one notebook, and note that it is done."""
+        stem, begun = run.file.stem, time.time_ns()
+        self.card(stem).unlink(missing_ok=True)
+        execute(run, self.out / run.file.name, self.settings)
+        figures = sorted(self.figures.glob(f"{stem[:3]}*.png"))
+        for old in [f for f in figures if f.stat().st_mtime_ns < begun]:
+            old.unlink()  # drawn by a former version of the notebook
+            figures.remove(old)
+        minutes = round((time.time_ns() - begun) / 60e9, 2)
+        note = {"key": self.keys[stem], "figures": [f.name for f in figures], "minutes": minutes}
+        env.write(self.card(stem), json.dumps(note) + "\n")
+
+    def _show(self, begun: set[str]) -> None:
+        """Every running notebook with its cells, and the share of the work that is done."""
+        runs = list(self.running.values())
+        whole = sum(self.sizes[s] for s in begun & self.done)
+        part = sum(self.sizes[r.file.stem] * max(0, r.number - 1) / (r.cells or 1) for r in runs)
+        self.bar.n = max(self.bar.n, min(whole + part, self.bar.total))
+        self.bar.set_postfix_str(" · ".join(map(str, runs)))
+
+    def _finished(self, file: Path) -> bool:
+        """Whether this very notebook ran to its end and its figures are still there."""
+        target, card = self.out / file.name, self.card(file.stem)
+        if not (target.exists() and card.exists()):
+            return False
+        note = json.loads(card.read_text())
+        there = all((self.figures / name).exists() for name in note["figures"])
+        return there and note["key"] == self.keys[file.stem]
+
+    def _stop(self) -> str:
+        """End all kernels; one sentence that says where the run stopped."""
+        runs = list(self.running.values())
+        for run in runs:
+            run.stop()
+        where = " and ".join(f"{r.file.stem} (cell {r.number} of {r.cells})" for r in runs)
+        n = len(self.done)
+        return (
+            f"Stopped in {where or 'between two notebooks'}; {n} of {len(self.wanted)} notebooks "
+            f"{'is' if n == 1 else 'are'} done. The same command goes on from there."
+        )
 
 
-def publish(name: str = "demo", folder: Path = NOTEBOOKS, out: Path | None = None) -> None:
-    """Stamp addresses and badges, run the course, and put the executed notebooks in place.
+def _minutes(card: Path) -> float:
+    """How long a notebook took last time; without such a note, about how long it takes."""
+    known = json.loads(card.read_text()).get("minutes") if card.exists() else None
+    return known or MINUTES.get(card.stem, 1.0)
+
+
+def execute(run: Run, target: Path, settings: dict[str, str]) -> None:
+    """Run one notebook in a kernel of its own."""
+    run.execute(target, settings)
+
+
+def publish(
+    name: str = "demo",
+    folder: Path = NOTEBOOKS,
+    out: Path | None = None,
+    only: Sequence[str] = (),
+) -> None:
+    """Stamp addresses and set-up cells, run the course, and put the executed notebooks in place.
 
     Raises RuntimeError listing what keeps a notebook from being committed; none is replaced then.
     """
     for file in course(folder):
-        notebook = nbformat.read(file, 4)
-        notebooks.stamp(notebook, file.stem)
-        nbformat.write(notebook, file)
-    copies = run_course(name, folder, out)
+        address.stamp(file, env.address())
+    copies = run_course(name, folder, out, only)
     wrong = [f"{copy.name}: {fault}" for copy in copies for fault in notebooks.faults(copy)]
     if wrong:
         raise RuntimeError("The notebooks cannot be committed like this:\n" + "\n".join(wrong))
     for copy in copies:
-        (folder / copy.name).write_bytes(copy.read_bytes())
+        env.write(folder / copy.name, copy.read_bytes())
     if folder == NOTEBOOKS:
         readme.write(results.load_results(name))

@@ -18,6 +18,22 @@ BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 PLACE = re.compile(r"(?<![\w.])/(?:home|root|work|tmp|Users)/\S*|file:///\S*|[A-Z]:\\+Users\S*")
 PROGRESS = re.compile(r"\d+%\||\d(?:it|step|img|cell|notebook)s?/s")
 WIDGET = "application/vnd.jupyter.widget-view+json"
+SETUP = """\
+# Finds the course's helpers; in Colab it fetches the course first and keeps Colab's torch.
+import os
+import sys
+from pathlib import Path
+
+root = Path("course" if Path("course/utils").exists() else "..").resolve()
+if not (root / "utils" / "colab.py").exists():
+    repo = os.environ.get("XTL_REPO", "{address}")  # where the course can be cloned from
+    if not repo or os.system(f"git clone -q --depth=1 {{repo}} course"):
+        sys.exit("Upload the whole folder as course/, or set XTL_REPO to its git address.")
+    root = Path("course").resolve()
+sys.path.insert(0, str(root))
+import utils.colab
+
+utils.colab.ready(root)"""
 NOTE = "An interactive control stands here: run the cell to use it."
 
 
@@ -68,36 +84,40 @@ def _homeless(text: str) -> str:
     return text.replace(f"{env.ROOT}{os.sep}", "").replace(str(env.ROOT), ".")
 
 
-def stamp(notebook: nbformat.NotebookNode, stem: str) -> None:
-    """Write env.REPO into every Colab link and `git clone` line, and this notebook's badge under its title."""
+def stamp(notebook: nbformat.NotebookNode, stem: str, address: str | None = None) -> None:
+    """Write the public address into the set-up cell, and the Colab badge under the title.
+
+    address: where the course can be cloned from (default: env.address()). Without one there is
+    no badge, and the set-up cell asks for the folder or for XTL_REPO.
+    """
+    address = env.address() if address is None else address
     for cell in notebook.cells:
-        cell.source = addressed(cell.source)
+        if (cell.cell_type == "code" and "google.colab" in cell.source) or is_setup(cell):
+            cell.source = SETUP.format(address=address)
     first = notebook.cells[0]
-    if f"{BADGE})]({colab(stem)})" not in first.source:
-        title, _, rest = first.source.partition("\n")
-        rest = re.sub(rf"\[!\[[^\]]*\]\({re.escape(BADGE)}\)\]\([^)]*\)", "", rest).strip("\n")
-        first.source = f"{title}\n\n{badge(stem)}\n\n{rest}".rstrip("\n")
+    title, _, rest = first.source.partition("\n")
+    rest = re.sub(rf"\[!\[[^\]]*\]\({re.escape(BADGE)}\)\]\([^)]*\)", "", rest).strip("\n")
+    mark = badge(stem, address)
+    first.source = "\n\n".join(part for part in (title, mark, rest) if part)
 
 
-def addressed(text: str) -> str:
-    """Text with env.REPO as owner and repository in its Colab links and `git clone` lines."""
-    text = re.sub(
-        r"(colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(?=/blob/)",
-        rf"\g<1>{env.REPO}",
-        text,
-    )
-    text = re.sub(r"(\burl\s*=\s*\{https://github\.com/)[\w.-]+/[\w.-]+", rf"\g<1>{env.REPO}", text)
-    return re.sub(r"(\bclone\b[^\n]*?github\.com/)[\w.-]+/[\w-]+", rf"\g<1>{env.REPO}", text)
+def is_setup(cell: nbformat.NotebookNode) -> bool:
+    """Whether a cell is the one that finds the course's helpers."""
+    return cell.cell_type == "code" and "utils.colab.ready(" in cell.source
 
 
-def badge(stem: str) -> str:
-    """The Markdown of a notebook's Colab badge."""
-    return f"[![Open in Colab]({BADGE})]({colab(stem)})"
+def badge(stem: str, address: str) -> str:
+    """The Markdown of a notebook's Colab badge; empty where Colab has no address for it."""
+    where = colab(stem, address)
+    return f"[![Open in Colab]({BADGE})]({where})" if where else ""
 
 
-def colab(stem: str) -> str:
-    """Where Colab opens a notebook."""
-    return f"https://colab.research.google.com/github/{env.REPO}/blob/main/notebooks/{stem}.ipynb"
+def colab(stem: str, address: str) -> str:
+    """Where Colab opens a notebook; empty unless the course lies on GitHub."""
+    project = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(\.git)?/?", address)
+    if not project:
+        return ""
+    return f"https://colab.research.google.com/github/{project[1]}/blob/main/notebooks/{stem}.ipynb"
 
 
 def faults(file: Path) -> list[str]:
@@ -169,5 +189,12 @@ def _places(notebook: nbformat.NotebookNode) -> Iterator[str]:
 def _metadata(notebook: nbformat.NotebookNode, stem: str) -> Iterator[str]:
     if "widgets" in notebook.metadata:
         yield "it stores widget state (metadata.widgets)"
-    if not notebook.cells or f"{BADGE})]({colab(stem)})" not in notebook.cells[0].source:
-        yield f"its first cell has no Colab badge to {env.REPO} and notebooks/{stem}.ipynb"
+    mark = badge(stem, env.address())
+    text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    if mark and not (notebook.cells and mark in notebook.cells[0].source):
+        yield f"its first cell has no Colab badge to {env.address()} and notebooks/{stem}.ipynb"
+    if not mark and BADGE in text:
+        yield "it has a Colab badge, but the course has no public address: run make address"
+    setups = [c.source for c in notebook.cells if is_setup(c)]
+    if any(source != SETUP.format(address=env.address()) for source in setups):
+        yield "its set-up cell is not the course's: run make address"

@@ -62,7 +62,7 @@ def results_table(results: Mapping[str, Any]) -> str:
 
 
 def write(results: Mapping[str, Any], file: Path = env.ROOT / "README.md") -> None:
-    """Put the table between its marks and env.REPO into every address. Raises ValueError without the marks."""
+    """Put the table of results between its marks. Raises ValueError without the marks."""
     text = file.read_text("utf-8")
     begin, end = MARKS
     if begin not in text or end not in text:
@@ -71,6 +71,26 @@ def write(results: Mapping[str, Any], file: Path = env.ROOT / "README.md") -> No
         )
     table = f"{begin}\n{results_table(results)}\n{end}"
     text = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: table, text, flags=re.DOTALL)
-    part = file.with_suffix(".part")
-    part.write_text(notebooks.addressed(text), "utf-8")
-    part.replace(file)
+    env.write(file, text)
+
+
+def addressed(text: str, address: str) -> str:
+    """README.md with the course's public address in it, or without any."""
+
+    def row(match: re.Match) -> str:
+        mark = notebooks.badge(match[2], address)
+        return f"{match[1]} {mark} |" if mark else match[1]
+
+    text = re.sub(
+        r"^(\| \[(\d\d_\w+)\]\(notebooks/\2\.ipynb\) \|[^|\n]*\|)[^\n]*$", row, text, flags=re.M
+    )
+    badges = bool(notebooks.badge("00", address))
+    head = "| notebook | asks |" + (" Colab |" if badges else "")
+    rule = "|---|---|" + ("---|" if badges else "")
+    text = re.sub(r"^\| notebook \| asks \|.*\n\|[-|]+$", f"{head}\n{rule}", text, flags=re.M)
+    text = re.sub(r"^  url    = \{.*\},\n", "", text, flags=re.M)
+    text = re.sub(r" or `pip install git\+[^`]*`", "", text)
+    if address:
+        text = re.sub(r"^(  year   = .*\n)", rf"\g<1>  url    = {{{address}}},\n", text, flags=re.M)
+        text = text.replace("`pip install .`", f"`pip install .` or `pip install git+{address}`", 1)
+    return text

@@ -1,9 +1,4 @@
-"""What the notebooks leave behind: figures, numbers, executed copies, one HTML page.
-
-Command line:  python -m utils.report run [--profile demo]        run the course, build report.html
-               python -m utils.report html [--profile demo]       only build report.html again
-               python -m utils.report notebooks [--profile demo]  run, then keep the outputs in notebooks/
-"""
+"""What the notebooks leave behind: figures with their captions, and numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +7,8 @@ import io
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,19 +17,16 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ..env import device_name, profile, versions
+from .. import env
+from ..env import profile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-STEM = re.compile(
-    r"\d\d_[a-z0-9_]+"
-)  # 05_gradcam, 05_layers: a notebook's number, lower-case words
+STEM = re.compile(r"\d\d_[a-z0-9_]+")  # 05_gradcam, 05_layers: a notebook's number, words
 DPI = 150
-PREVIEW = (
-    230  # pixels: width of a figure inside 15_report.ipynb, which shows all and stays under 1 MB
-)
+PREVIEW = 230  # pixels: width of a figure inside 15_report.ipynb, which stays under 1 MB
 
 
 # ---------------------------------------------------------------- figures
@@ -56,16 +49,14 @@ def save_figure(fig: Figure, name: str, caption: str) -> Path:
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", facecolor="white")
     picture = Image.open(buffer).convert("RGB")
-    few = picture.quantize(256, dither=Image.Dither.NONE)
-    change = np.abs(np.asarray(few.convert("RGB"), np.int16) - np.asarray(picture, np.int16))
+    indexed = picture.quantize(256, dither=Image.Dither.NONE)
+    change = np.abs(np.asarray(indexed.convert("RGB"), np.int16) - np.asarray(picture, np.int16))
     text = PngInfo()
     text.add_itxt("Description", " ".join(caption.split()))
-    file = profile().figures / f"{name}.png"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    (few if change.max() <= 8 else picture).save(part, format="PNG", optimize=True, pnginfo=text)
-    part.replace(file)
-    return file
+    small = indexed if change.max() <= 8 else picture
+    buffer = io.BytesIO()
+    small.save(buffer, format="PNG", optimize=True, pnginfo=text)
+    return env.write(profile().figures / f"{name}.png", buffer.getvalue())
 
 
 def figure_files(name: str | None = None) -> list[Path]:
@@ -132,24 +123,21 @@ def save_results(
         )
     clean = {name: _rounded(stem, name, value) for name, value in numbers.items()}
     chosen = profile()
-    file = chosen.figures / "results.json"
-    stored = load_results()
-    meta = stored.setdefault("meta", {})
-    meta |= {
-        "profile": chosen.name,
-        "seed": chosen.seed,
-        "device": device_name(),
-        "versions": versions(),
-    }
-    if data is not None:
-        meta["sources"] = meta.get("sources", {}) | {stem: data}
-        meta["data"] = meta["sources"][
-            min(meta["sources"])
-        ]  # the course's own; later notebooks may add others
-    if weights is not None:
-        meta["weights"] = meta.get("weights", {}) | dict(weights)
-    stored[stem] = stored.get(stem, {}) | clean
-    _write(file, stored)
+    with _stored() as stored:
+        meta = stored.setdefault("meta", {})
+        meta |= {
+            "profile": chosen.name,
+            "seed": chosen.seed,
+            "device": env.device_name(),
+            "versions": env.versions(),
+        }
+        if data is not None:
+            meta["sources"] = meta.get("sources", {}) | {stem: data}
+            # the course's own; later notebooks may add others
+            meta["data"] = meta["sources"][min(meta["sources"])]
+        if weights is not None:
+            meta["weights"] = meta.get("weights", {}) | dict(weights)
+        stored[stem] = stored.get(stem, {}) | clean
 
 
 def _rounded(stem: str, name: str, value: float) -> float | int:
@@ -161,13 +149,17 @@ def _rounded(stem: str, name: str, value: float) -> float | int:
     return int(number) if isinstance(value, (int, np.integer)) else float(f"{number:.6g}")
 
 
-def _write(file: Path, stored: Mapping[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    part.write_text(
-        json.dumps(stored, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8"
-    )
-    part.replace(file)
+@contextmanager
+def _stored(name: str | None = None) -> Iterator[dict[str, Any]]:
+    """results.json to change; no other process changes it meanwhile, and it is written if changed."""
+    file = profile(name).figures / "results.json"
+    with env.alone(file):
+        stored = load_results(name)
+        before = json.dumps(stored, sort_keys=True)
+        yield stored
+        if json.dumps(stored, sort_keys=True) != before:
+            text = json.dumps(stored, indent=1, sort_keys=True, ensure_ascii=False)
+            env.write(file, text + "\n")
 
 
 def load_results(name: str | None = None) -> dict[str, Any]:
@@ -180,8 +172,16 @@ def load_results(name: str | None = None) -> dict[str, Any]:
     return json.loads(file.read_text("utf-8")) if file.exists() else {}
 
 
-def forget_results(stem: str, name: str | None = None) -> None:
-    """Drop a notebook's numbers, so that names it no longer writes do not stay behind."""
-    stored = load_results(name)
-    if stored.pop(stem, None):
-        _write(profile(name).figures / "results.json", stored)
+def forget_results(stems: Iterable[str], name: str | None = None) -> None:
+    """Drop notebooks' numbers, so that names they no longer write do not stay behind."""
+    with _stored(name) as stored:
+        for stem in stems:
+            stored.pop(stem, None)
+            stored.get("meta", {}).get("sources", {}).pop(stem, None)
+        if set(stored) == {"meta"}:
+            del stored["meta"]
+
+
+def keep_results(stems: Iterable[str], name: str | None = None) -> None:
+    """Drop every number but those of `stems`: results.json never mixes two runs."""
+    forget_results(set(load_results(name)) - {"meta", *stems}, name)

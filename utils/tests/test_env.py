@@ -1,10 +1,6 @@
-"""Profiles, devices, seeds and the question whether a network is there."""
+"""Profiles, devices, seeds, and files written whole or not at all."""
 
 import random
-import socket
-import threading
-import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pytest
@@ -17,7 +13,6 @@ from utils import env
 def plain_environment(monkeypatch):
     for name in ("XTL_PROFILE", "XTL_DATA", "XTL_DEVICE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(env, "_silent", {})
 
 
 def cuda(monkeypatch, there: bool) -> None:
@@ -99,55 +94,3 @@ def test_versions_name_what_is_installed_and_what_is_not(monkeypatch):
     assert found["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert found["no-such-package"] == "not installed"
     assert found["python"].count(".") == 2
-
-
-@pytest.fixture
-def mute():
-    """The address of a server that accepts connections and never answers; counts them."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}/"
-
-
-def test_a_silent_network_counts_as_none_and_is_asked_once(monkeypatch, mute):
-    monkeypatch.setattr(env, "PATIENCE", 0.3)
-    begun = time.monotonic()
-    assert not env.reachable(mute)
-    assert 0.2 < time.monotonic() - begun < 1.5
-    begun = time.monotonic()
-    assert not env.reachable(mute)  # remembered
-    assert time.monotonic() - begun < 0.1
-    env._silent[mute] -= 61  # a minute later it is asked again
-    begun = time.monotonic()
-    assert not env.reachable(mute)
-    assert time.monotonic() - begun > 0.2
-
-
-def test_patience_is_under_ten_seconds():
-    assert env.PATIENCE < 10
-
-
-@pytest.mark.parametrize("status", [200, 404])
-def test_an_answer_is_an_answer_even_if_it_is_an_error(status):
-    class Answer(BaseHTTPRequestHandler):
-        def do_HEAD(self):
-            self.send_response(status)
-            self.end_headers()
-
-        def log_message(self, *arguments):
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Answer) as server:
-        threading.Thread(target=server.handle_request, daemon=True).start()
-        assert env.reachable(f"http://127.0.0.1:{server.server_port}/")
-
-
-def test_no_name_no_network():
-    assert not env.reachable("http://no-such-host.invalid/")
-
-
-def test_impatient_sockets_are_put_back(monkeypatch):
-    before = socket.getdefaulttimeout()
-    with pytest.raises(KeyError), env.impatient():
-        assert socket.getdefaulttimeout() == env.PATIENCE
-        raise KeyError
-    assert socket.getdefaulttimeout() == before

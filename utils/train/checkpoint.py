@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import nn
 
 
 def save(file: Path, tensors: dict[str, torch.Tensor], facts: dict | None = None) -> None:
-    """Write tensors and facts as safetensors, so that a kill at any moment leaves the old file or the new one."""
+    """Write tensors and facts as safetensors; a kill at any moment leaves the old file or the new."""
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part")
     try:
@@ -28,25 +29,49 @@ def save(file: Path, tensors: dict[str, torch.Tensor], facts: dict | None = None
     except (OSError, SafetensorError) as error:
         part.unlink(missing_ok=True)
         raise OSError(
-            f"The checkpoint {file.name} could not be written ({error}): free some disk space and run again; the previous checkpoint is intact."
+            f"The checkpoint {file.name} could not be written ({error}): free some disk space and "
+            "run again; the previous checkpoint is intact."
         ) from error
 
 
-class State:
-    """Model, optimiser and history as one file, so that they never disagree."""
+def fingerprint(*tensors: torch.Tensor) -> str:
+    """A short hash of the tensors' values, so that other data is seen to be other data."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
-    def __init__(self, file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, facts: dict):
-        self.file, self.model, self.optimizer, self.facts = file, model, optimizer, facts
+
+class State:
+    """Model, optimiser and curves as one file, so that they never disagree."""
+
+    def __init__(
+        self,
+        file: Path,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        facts: dict,
+    ):
+        self.file, self.model, self.optimizer, self.scaler = file, model, optimizer, scaler
+        self.facts = json.loads(json.dumps(facts))  # tuples as lists, the way they are read back
 
     def save(self, step: int, records: dict[str, torch.Tensor], seconds: float) -> None:
+        """Write everything that the run needs to go on with `step`."""
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optim.{index}.{k}": torch.as_tensor(v) for k, v in slots.items()}
         tensors |= {f"record.{k}": v for k, v in records.items()}
-        save(self.file, tensors, self.facts | {"step": step, "seconds": seconds})
+        progress = {"step": step, "seconds": seconds, "scaler": self.scaler.state_dict()}
+        save(self.file, tensors, self.facts | progress)
 
     def load(self, records: dict[str, torch.Tensor]) -> tuple[int, float]:
-        """Take up an unfinished run; returns the next step and the seconds already spent."""
+        """Take up a run of the same facts; returns the next step and the seconds already spent.
+
+        (0, 0.0) if there is none, or one of other facts, which is printed. Raises ValueError if
+        the file is damaged.
+        """
         if not self.file.exists():
             return 0, 0.0
         try:
@@ -57,12 +82,21 @@ class State:
             raise ValueError(
                 f"{self.file} is damaged ({error}): delete it to train afresh."
             ) from error
-        step, seconds = facts.pop("step"), facts.pop("seconds")
-        if facts != json.loads(json.dumps(self.facts)):
+        step, seconds, scaler = (facts.pop(key, {}) for key in ("step", "seconds", "scaler"))
+        keys = sorted(facts.keys() | self.facts.keys())
+        changed = [key for key in keys if facts.get(key) != self.facts.get(key)]
+        if changed:
             print(
-                f"{self.file.parent.name}: data or recipe changed since the last run; training afresh."
+                f"{self.file.parent.name}: {', '.join(changed)} changed since the last run; "
+                "training afresh."
             )
             return 0, 0.0
+        self._restore(tensors, records)
+        if scaler:  # none from a run in another precision
+            self.scaler.load_state_dict(scaler)
+        return step, seconds
+
+    def _restore(self, tensors: dict[str, torch.Tensor], records: dict[str, torch.Tensor]) -> None:
         self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         slots: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in tensors.items():
@@ -74,4 +108,3 @@ class State:
         )
         for name, tensor in records.items():
             tensor.copy_(tensors[f"record.{name}"])
-        return step, seconds

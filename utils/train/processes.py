@@ -60,6 +60,17 @@ def joined(model: nn.Module) -> nn.Module:
     return crew().prepare_model(model)
 
 
+def share(n: int) -> tuple[slice, float]:
+    """This process's rows of a batch of n, and which part of the batch they are.
+
+    A process for which there is no row computes the first, which then counts nothing.
+    """
+    if rank() >= n:
+        return slice(0, 1), 0.0
+    mine = slice(rank(), None, size())
+    return mine, len(range(n)[mine]) / n
+
+
 def total(values: torch.Tensor) -> torch.Tensor:
     """The sum of every process's `values`, the same for all."""
     return crew().reduce(values, "sum") if crew() else values

@@ -10,8 +10,6 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.optim import Optimizer
 
-from ..env import device
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -29,6 +27,9 @@ class Recipe:
     sizes: tuple[tuple[int, int], ...] = ()  # (epochs, pixels) in order; empty: the model's size
     patch_drop: tuple[tuple[int, float], ...] = ()  # (epochs, share of patches left out), ViT only
     ema: float = 0.0  # decay of a moving average of the weights, which is then judged and kept
+    warmup: float = 0.2  # share of a onecycle run in which the rate climbs
+    layer_decay: float = 0.0  # each layer learns at this share of the rate of the one above it
+    probe: bool = False  # start with the head of a linear probe instead of a random one
 
 
 _CPU = dict(optimizer="adamw", weight_decay=0.02, batch=32, schedule="onecycle", augment=True)
@@ -74,7 +75,7 @@ FEW = Recipe(
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """The rate at a step. onecycle: linear up over a fifth of the run, cosine down to zero."""
+    """The rate at a step. onecycle: linear up during the warm-up, cosine down to zero."""
     if recipe.schedule == "constant":
         return recipe.lr
     if recipe.schedule == "step":
@@ -83,10 +84,10 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
         raise ValueError(
             f"There is no schedule {recipe.schedule!r}: use constant, onecycle or step."
         )
-    done = step / (recipe.epochs * steps_per_epoch)
-    return recipe.lr * (
-        done / 0.2 if done < 0.2 else 0.5 * (1 + math.cos(math.pi * (done - 0.2) / 0.8))
-    )
+    done, up = step / (recipe.epochs * steps_per_epoch), recipe.warmup
+    if done < up:
+        return recipe.lr * (done / up)
+    return recipe.lr * (0.5 * (1 + math.cos(math.pi * (done - up) / (1 - up))))
 
 
 def phase(phases: tuple[tuple[int, float], ...], epoch: int, default: float) -> float:
@@ -99,22 +100,26 @@ def phase(phases: tuple[tuple[int, float], ...], epoch: int, default: float) -> 
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
-    """timm's optimiser for a recipe: no weight decay on biases and norms, one kernel a step on a GPU."""
-    no_decay = (
-        recipe.weight_decay > 0 and recipe.optimizer != "adam"
-    )  # plain Adam as published: decay on all
-    one_kernel = recipe.optimizer in ("adam", "adamw") and device().type == "cuda"
-    fused = {"fused": True} if one_kernel else {}
+    """timm's optimiser for a recipe: no weight decay on biases and norms, fused Adam on a GPU.
+
+    With layer_decay each parameter group carries its share of the rate as "lr_scale" (Bao et al.
+    2022, BEiT).
+    """
+    # plain Adam as published: decay on all
+    no_decay = recipe.weight_decay > 0 and recipe.optimizer != "adam"
+    on_gpu = next(model.parameters()).is_cuda
+    fused = {"fused": True} if recipe.optimizer in ("adam", "adamw") and on_gpu else {}
     return create_optimizer_v2(
         model,
         recipe.optimizer,
         recipe.lr,
         recipe.weight_decay,
         filter_bias_and_bn=no_decay,
+        layer_decay=recipe.layer_decay or None,
         **fused,
     )
 
 
 def moving_average(model: nn.Module, recipe: Recipe) -> ModelEmaV3 | None:
-    """A copy of the model that will follow its weights slowly, if the recipe asks; shorter memory at first."""
+    """A copy of the model that follows its weights slowly, faster at first; None without ema."""
     return ModelEmaV3(model, recipe.ema, use_warmup=True) if recipe.ema else None

@@ -10,7 +10,7 @@ from timm.layers import build_sincos2d_pos_embed
 from timm.models.vision_transformer import Block
 from torch import nn
 
-from .. import data
+from .. import data, models
 
 # YIQ: one axis of brightness and a plane of colour, in which hue is an angle (FCC 1953)
 _YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
@@ -114,7 +114,8 @@ class Objective(nn.Module):
         mean, std = (
             torch.tensor([self.encoder.mean, self.encoder.std]).view(2, 1, 3, 1, 1).to(x.device)
         )
-        return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
+        x = (x - mean) / std
+        return x.contiguous(memory_format=models.memory_format(self.encoder))
 
 
 def sincos(grid: tuple[int, int], dim: int) -> torch.Tensor:

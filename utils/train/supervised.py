@@ -1,10 +1,8 @@
-"""Training: one loop for fine-tuning and pretraining, resumable at any step. `python -m utils.train`: see command."""
+"""Supervised training: fine-tuning a model on labelled images, and keeping its best epoch."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import time
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,19 +10,19 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from timm.layers import PatchDropout
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
-from tqdm.auto import tqdm
 
 from .. import data, models
 from ..data import ImageSet
-from ..env import RUNS, Profile, device, profile, seed_everything
+from ..env import RUNS, Profile, device, profile, seed_everything, write
 from ..models import logits_of
-from . import processes
-from .checkpoint import State, save
-from .recipes import RECIPES, Recipe, build_optimizer, learning_rate, moving_average, phase
-
-SAVE_EVERY = 100  # steps between checkpoints inside an epoch
-EXPLODED = 1e4  # a cross-entropy above this comes from weights that are lost
+from . import loop, processes
+from .checkpoint import fingerprint, save
+from .probe import probe_head
+from .recipes import RECIPES, Recipe, phase
+from .task import Batch, Task
 
 
 @dataclass
@@ -40,18 +38,105 @@ class History:
 
     @property
     def best_epoch(self) -> int:
-        """Index of the epoch with the highest validation accuracy (the first of equals)."""
-        return max(range(len(self.val_accuracy)), key=self.val_accuracy.__getitem__)
+        """Index of the epoch that is kept; see best_epoch()."""
+        return best_epoch(self.val_accuracy, self.val_loss)
 
 
-def _fingerprint(train_set: ImageSet, soft_labels: torch.Tensor | None) -> str:
-    """A hash of all labels and of about 1,000 images, so that other data is seen to be other data."""
-    every = max(1, len(train_set) // 1000)
-    parts = [train_set.labels, train_set.images[::every]]
-    parts += [] if soft_labels is None else [soft_labels[::every]]
-    return hashlib.sha256(
-        b"".join(part.contiguous().numpy().tobytes() for part in parts)
-    ).hexdigest()[:16]
+def best_epoch(accuracy: list[float], loss: list[float]) -> int:
+    """Index of the highest accuracy; of several, of the lowest loss among them; of several, the first."""
+    return min(range(len(accuracy)), key=lambda epoch: (-accuracy[epoch], loss[epoch]))
+
+
+class Classification(Task):
+    """Cross-entropy with labels, or half with them and half with a teacher's probabilities."""
+
+    per_step = ("loss", "accuracy")
+    per_epoch = ("val_loss", "val_accuracy")
+    smallest = 2  # batch norm cannot learn from a single image
+    shared = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train_set: ImageSet,
+        val_set: ImageSet,
+        recipe: Recipe,
+        run_dir: Path,
+        soft_labels: torch.Tensor | None = None,
+        keep_epochs: bool = False,
+    ):
+        n_classes = len(train_set.classes)
+        every = max(1, len(train_set) // 1000)
+        parts = [train_set.labels, train_set.images[::every]]
+        parts += [] if soft_labels is None else [soft_labels[::every]]
+        every = max(1, len(val_set) // 1000)
+        facts = {
+            "arch": model.arch,
+            "provenance": model.provenance,
+            "source": train_set.source,
+            "images": len(train_set),
+            "data": fingerprint(*parts),
+            "validation data": fingerprint(val_set.labels, val_set.images[::every]),
+        }
+        super().__init__(model, facts)
+        self.name, self.guess = f"training {model.arch}", torch.tensor(n_classes).log().item()
+        self.train_set, self.val_set, self.recipe = train_set, val_set, recipe
+        self.run_dir, self.keep_epochs = run_dir, keep_epochs
+        targets = F.one_hot(train_set.labels, n_classes).float()
+        targets = targets * (1 - recipe.label_smoothing) + recipe.label_smoothing / n_classes
+        if soft_labels is not None:
+            targets = 0.5 * targets + 0.5 * soft_labels
+        self.labels, self.targets = train_set.labels.to(device()), targets.to(device())
+        self.size = model.input_size
+        self.patch_drop = getattr(model, "patch_drop", None)
+        if recipe.patch_drop and not _drops_patches(model):
+            print(f"{model.arch} is trained on all patches: only timm's plain ViT can drop some.")
+
+    def begin(self) -> None:
+        if self.recipe.probe:
+            probe_head(self.module, self.train_set)
+
+    def begin_epoch(self, epoch: int) -> None:
+        self.size = int(phase(self.recipe.sizes, epoch, self.module.input_size))
+        if self.recipe.patch_drop and _drops_patches(self.module):
+            share = phase(self.recipe.patch_drop, epoch, 0.0)
+            self.module.patch_drop = PatchDropout(share) if share else nn.Identity()
+
+    def measure(self, network: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        pixels, model = batch.images, self.module
+        if self.recipe.augment:
+            pixels = data.augment(pixels, batch.generator)
+        x = data.preprocess(pixels[batch.mine], self.size, model.mean, model.std)
+        logits = network(x.contiguous(memory_format=models.memory_format(model)))
+        rows = batch.indices[batch.mine]
+        hits = logits.argmax(1) == self.labels[rows]
+        return {
+            "loss": F.cross_entropy(logits.float(), self.targets[rows]),
+            "accuracy": hits.float().mean(),
+        }
+
+    def validate(self, judged: nn.Module, epoch: int) -> dict[str, torch.Tensor]:
+        run = partial(logits_of, judged, size=self.size)
+        logits, labels = processes.sharded(run, self.val_set.images), self.val_set.labels
+        hits = logits.argmax(1) == labels
+        return {"val_loss": F.cross_entropy(logits, labels), "val_accuracy": hits.float().mean()}
+
+    def keep(self, judged: nn.Module, epoch: int, records: dict[str, torch.Tensor]) -> None:
+        curves = (records[key][: epoch + 1].tolist() for key in ("val_accuracy", "val_loss"))
+        if best_epoch(*curves) == epoch:
+            save(self.run_dir / "best.safetensors", judged.state_dict(), self.facts)
+        if self.keep_epochs:
+            file = self.run_dir / f"epoch_{epoch + 1:02d}.safetensors"
+            save(file, judged.state_dict(), self.facts)
+
+    def end(self) -> None:
+        if self.recipe.patch_drop and _drops_patches(self.module):
+            self.module.patch_drop = self.patch_drop
+
+
+def _drops_patches(model: nn.Module) -> bool:
+    """Whether patches can be left out while training (Liu et al. 2022); other ViTs do it otherwise."""
+    return type(model) in (VisionTransformer, VisionTransformerDistilled)
 
 
 def fit(
@@ -66,175 +151,53 @@ def fit(
     """Train `model` in place and return its History; leaves it in eval mode with its best weights.
 
     Writes into run_dir: last.safetensors (everything needed to go on; every 100 steps and every
-    epoch), best.safetensors (weights of the epoch with the best validation accuracy),
-    history.json and TensorBoard logs. Resumes run_dir if it holds an unfinished run of the same data
-    and recipe; batch order and augmentation depend on seed and step alone, so a resumed run
-    ends with the weights of an uninterrupted one. soft_labels: a teacher's probabilities
-    (N, C) in the order of train_set (Hinton et al. 2015); half of the loss then. keep_epochs: also
-    keep the weights after each epoch that is trained now, epoch_01.safetensors and on. Launched by
-    accelerate, the processes share each batch; run_dir must then be one folder for all. Raises
-    ValueError if labels and head do not match, FloatingPointError if the loss explodes or is not
-    a number, RuntimeError if a batch does not fit into the GPU's memory.
+    epoch), best.safetensors (weights of the epoch with the best validation accuracy; of equals,
+    the one with the lowest validation loss), history.json and TensorBoard logs. Goes on with
+    run_dir if it holds a run of the same data, recipe, initial weights and trainable parameters,
+    and ends with the weights of an uninterrupted run. Parts whose parameters are all frozen
+    (requires_grad False) stay as they are, batch norm statistics included. soft_labels: a
+    teacher's probabilities (N, C) in the order of train_set (Hinton et al. 2015); half of the
+    loss then. keep_epochs: also keep the weights after each epoch that is trained now,
+    epoch_01.safetensors and on. Launched by accelerate, the processes share each batch; run_dir
+    must then be one folder for all. If training stops early, the model keeps the weights and
+    modes it came with. Raises ValueError if labels and head do not match, FloatingPointError if
+    the loss explodes or is not a number, RuntimeError if a batch does not fit into the GPU's
+    memory.
     """
     run_dir = Path(run_dir)
-    n_classes = models.head(model).out_features
-    if n_classes != len(train_set.classes):
-        raise ValueError(
-            f"The head has {n_classes} outputs but {train_set.source} has {len(train_set.classes)} classes: build the model with num_classes={len(train_set.classes)}."
-        )
-    if len(train_set) < 2 or not len(val_set):
-        raise ValueError(
-            f"{train_set.source} gives {len(train_set)} images to train and {len(val_set)} to validate: "
-            "training needs two and one at least."
-        )
-    if soft_labels is not None and soft_labels.shape != (len(train_set), n_classes):
-        raise ValueError(
-            f"soft_labels has shape {tuple(soft_labels.shape)} but must be (images, classes): "
-            f"({len(train_set)}, {n_classes})."
-        )
-    where = device()
-    model.to(where, memory_format=torch.channels_last)
-    average = moving_average(model, recipe)
-    judged = average.module if average else model
-    optimizer = build_optimizer(model, recipe)
-    scales = [group.get("lr_scale", 1.0) for group in optimizer.param_groups]
-
-    n, batch = len(train_set), recipe.batch
-    steps = n // batch + (n % batch > 1)  # batch norm cannot learn from a single image
-    total = recipe.epochs * steps
-    records = {k: torch.zeros(total) for k in ("loss", "accuracy")} | {
-        k: torch.zeros(recipe.epochs) for k in ("val_loss", "val_accuracy")
-    }
-    facts = {
-        "arch": model.arch,
-        "provenance": model.provenance,
-        "source": train_set.source,
-        "images": n,
-        "data": _fingerprint(train_set, soft_labels),
-        "recipe": asdict(recipe),
-    }
-    kept = nn.ModuleList([model, judged]) if average else model
-    state = State(run_dir / "last.safetensors", kept, optimizer, facts)
-    first, spent = state.load(records)
-    rank, crew = processes.rank(), processes.size()
-    live = {
-        k: records[k].to(where) * (rank == 0) for k in ("loss", "accuracy")
-    }  # this process's share
-    network = processes.joined(model)
-    images = train_set.images.to(where) if where.type == "cuda" else train_set.images
-    targets = F.one_hot(train_set.labels, n_classes).float()
-    targets = targets * (1 - recipe.label_smoothing) + recipe.label_smoothing / n_classes
-    if soft_labels is not None:
-        targets = 0.5 * targets + 0.5 * soft_labels
-    labels, targets = train_set.labels.to(where), targets.to(where)
-    begun = time.perf_counter() - spent
-
-    bar = tqdm(
-        total=total,
-        initial=first,
-        desc=f"training {model.arch}",
-        unit="step",
-        mininterval=1.0,
-        disable=rank > 0,
-    )
-    for step in range(first, total):
-        epoch, place = divmod(step, steps)
-        if place == 0 or step == first:
-            order = torch.randperm(
-                n, generator=torch.Generator().manual_seed(recipe.seed * 1000 + epoch)
-            )
-            order = order.to(where)
-            _set_patch_drop(model, phase(recipe.patch_drop, epoch, 0.0))
-            size = int(phase(recipe.sizes, epoch, model.input_size))
-            model.train()
-        torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout repeats after a resume
-        chosen = order[place * batch : (place + 1) * batch]
-        pixels = images[chosen]
-        if recipe.augment:
-            pixels = data.augment(
-                pixels, torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-            )
-        mine = slice(rank, None, crew) if rank < len(chosen) else slice(0, 1)
-        share = len(chosen[mine]) / len(chosen) if rank < len(chosen) else 0.0
-        x = data.preprocess(pixels[mine], size, model.mean, model.std).contiguous(
-            memory_format=torch.channels_last
-        )
-        for group, scale in zip(optimizer.param_groups, scales, strict=True):
-            group["lr"] = learning_rate(recipe, step, steps) * scale
-        try:
-            with torch.autocast("cuda", torch.bfloat16, enabled=where.type == "cuda"):
-                logits = network(x)
-                loss = F.cross_entropy(logits.float(), targets[chosen][mine]) * share
-            optimizer.zero_grad(set_to_none=True)
-            (loss * crew).backward()  # gradients are averaged over the processes
-        except torch.cuda.OutOfMemoryError:
-            raise RuntimeError(
-                f"A batch of {batch} images of {size} px does not fit into the GPU's memory: give a recipe with a smaller batch or choose a smaller profile."
-            ) from None
-        optimizer.step()
-        if average:
-            average.update(model, step)
-        live["loss"][step] = loss.detach()  # stays on the device: no synchronisation in the step
-        live["accuracy"][step] = (logits.argmax(1) == labels[chosen][mine]).float().mean() * share
-        bar.update()
-
-        ends = place == steps - 1
-        if ends or (place + 1) % SAVE_EVERY == 0:
-            for key in live:
-                records[key].copy_(processes.total(live[key]))
-            bad = torch.nonzero(
-                ~(records["loss"][: step + 1] < EXPLODED)
-            )  # also where it is not a number
-            if len(bad):
-                raise FloatingPointError(
-                    f"The loss is {records['loss'][bad[0]].item():.3g} at batch {int(bad[0])}: lower the learning rate (now {recipe.lr}). The state before it is kept in {state.file.name}."
-                )
-        if ends:
-            val_logits = processes.sharded(partial(logits_of, judged, size=size), val_set.images)
-            records["val_loss"][epoch] = F.cross_entropy(val_logits, val_set.labels)
-            records["val_accuracy"][epoch] = (val_logits.argmax(1) == val_set.labels).float().mean()
-            bar.set_postfix(val=f"{records['val_accuracy'][epoch]:.3f}")
-            best = epoch == records["val_accuracy"][: epoch + 1].argmax()  # the first of equals
-            if best and rank == 0:
-                save(run_dir / "best.safetensors", judged.state_dict(), facts)
-            if keep_epochs and rank == 0:
-                save(run_dir / f"epoch_{epoch + 1:02d}.safetensors", judged.state_dict(), facts)
-            if rank == 0:
-                _log(run_dir, records, epoch, steps)
-        if rank == 0 and (ends or (place + 1) % SAVE_EVERY == 0):
-            state.save(step + 1, records, time.perf_counter() - begun)
-    bar.close()
-
-    _set_patch_drop(model, 0.0)
-    model.eval()  # a finished run meets no validation
-    history = History(
-        **{k: v.tolist() for k, v in records.items()},
-        steps_per_epoch=steps,
-        seconds=time.perf_counter() - begun,
-    )
-    if rank == 0:
-        (run_dir / "history.json").write_text(json.dumps(asdict(history) | {"facts": facts}))
-    processes.wait()
+    _check(model, train_set, val_set, soft_labels)
+    task = Classification(model, train_set, val_set, recipe, run_dir, soft_labels, keep_epochs)
+    done = loop.run(task, train_set.images, recipe, run_dir)
     models.load_state(model, run_dir / "best.safetensors", model.arch)
+    model.eval()
+    curves = {key: values.tolist() for key, values in done.records.items()}
+    history = History(**curves, steps_per_epoch=done.steps, seconds=done.seconds)
+    if processes.rank() == 0:
+        facts = task.facts | {"recipe": asdict(recipe)}
+        write(run_dir / "history.json", json.dumps(asdict(history) | {"facts": facts}))
     return history
 
 
-def _set_patch_drop(model: nn.Module, share: float) -> None:
-    """Leave out a share of a timm ViT's patches while training (Liu et al. 2022)."""
-    if hasattr(model, "patch_drop"):
-        model.patch_drop = PatchDropout(share) if share else nn.Identity()
-
-
-def _log(run_dir: Path, records: dict[str, torch.Tensor], epoch: int, steps: int) -> None:
-    """One epoch's curves for TensorBoard."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    with SummaryWriter(run_dir / "tensorboard", purge_step=epoch * steps) as writer:
-        for step in range(epoch * steps, (epoch + 1) * steps):
-            writer.add_scalar("train/loss", records["loss"][step], step)
-            writer.add_scalar("train/accuracy", records["accuracy"][step], step)
-        for key in ("val_loss", "val_accuracy"):
-            writer.add_scalar(key.replace("_", "/"), records[key][epoch], (epoch + 1) * steps - 1)
+def _check(
+    model: nn.Module, train_set: ImageSet, val_set: ImageSet, soft_labels: torch.Tensor | None
+) -> None:
+    """ValueError if these cannot be trained on."""
+    n, n_classes, wanted = len(train_set), models.head(model).out_features, len(train_set.classes)
+    if n_classes != wanted:
+        raise ValueError(
+            f"The head has {n_classes} outputs but {train_set.source} has {wanted} classes: "
+            f"build the model with num_classes={wanted}."
+        )
+    if n < 2 or not len(val_set):
+        raise ValueError(
+            f"{train_set.source} gives {n} images to train and {len(val_set)} to validate: "
+            "training needs two and one at least."
+        )
+    if soft_labels is not None and soft_labels.shape != (n, n_classes):
+        raise ValueError(
+            f"soft_labels has shape {tuple(soft_labels.shape)} but must be (images, classes): "
+            f"({n}, {n_classes})."
+        )
 
 
 def run_dir(
@@ -265,6 +228,6 @@ def finetuned(
     recipe = replace(recipe or RECIPES[chosen.name, kind], seed=chosen.seed)
     seed_everything(chosen.seed)  # the new head's values
     model = models.build(arch, len(parts.train.classes), weights)
-    where = run_dir(arch, chosen, parts.train.source, weights, label)
-    model.history = fit(model, parts.train, parts.val, recipe, where)
+    folder = run_dir(arch, chosen, parts.train.source, weights, label)
+    model.history = fit(model, parts.train, parts.val, recipe, folder)
     return model

@@ -68,11 +68,3 @@ def blur_test(
         changed = torch.cat([blur_region(i[None], box(m, share, strongest)) for i, m in pairs])
         falls.append((start - logits_of(model, changed).softmax(1)[rows, targets]).numpy())
     return BlurTest(*falls)
-
-
-def mean_interval(values: np.ndarray, n: int = 2000, seed: int = 0) -> tuple[float, float, float]:
-    """Mean of values (N,) and its 95 % percentile bootstrap interval: (mean, low, high)."""
-    rng = np.random.default_rng(seed)
-    draws = values[rng.integers(0, len(values), (n, len(values)))].mean(1)
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return float(values.mean()), float(low), float(high)

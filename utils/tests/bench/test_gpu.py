@@ -30,7 +30,7 @@ def test_every_case_is_there_with_its_fields(written):
     ]
     for name, entry in entries.items():
         assert entry["ours"] > 0 and entry["peak_mb"] > 0 and entry["arch"] and entry["weights"]
-        assert entry["device"] and entry["command"] == "python -m utils.gpu"
+        assert entry["device"] and entry["command"] == "python -m utils.bench gpu"
         if name.endswith("_share"):
             assert (
                 entry["unit"] == "operations/s" and entry["ratio"] == entry["peer"] / entry["ours"]

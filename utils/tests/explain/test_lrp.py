@@ -1,5 +1,7 @@
 """Relevance: against the published code's numbers, zennit, and its own conservation law."""
 
+import copy
+import types
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,11 @@ import torch
 import torchvision
 from timm.models import VisionTransformer
 from torch import nn
+from torchvision.models.vgg import VGG, make_layers
 
 from utils import models
-from utils.explain import lrp
+from utils.explain import explain, lrp
+from utils.models import Question
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +35,26 @@ def vit(reference) -> nn.Module:
     return model.double().eval()
 
 
+def small_vgg(batch_norm: bool = False) -> nn.Module:
+    """torchvision's VGG with few channels and a narrow classifier."""
+    with torch.device("meta"):  # its own classifier would take half a gigabyte
+        model = VGG(nn.Identity(), num_classes=10, init_weights=False)
+    torch.manual_seed(0)
+    model.features = make_layers([16, "M", 32, "M", 32, 32, "M", 512, "M"], batch_norm)
+    model.classifier[0] = nn.Linear(512 * 49, 32)
+    model.classifier[3], model.classifier[6] = nn.Linear(32, 32), nn.Linear(32, 10)
+    return model
+
+
+def make_cnn(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    if name.startswith("vgg"):
+        return make_resnet(small_vgg(name.endswith("bn")))
+    if name == "alexnet":
+        return make_resnet(models.build("alexnet_slim", 10, "none"))
+    return make_resnet(getattr(torchvision.models, name)(num_classes=10))
+
+
 def make_resnet(model: nn.Module, biases: bool = True) -> nn.Module:
     """Random batch norm statistics, so that folding has something to get wrong; float64."""
     generator = torch.Generator().manual_seed(0)
@@ -41,7 +65,8 @@ def make_resnet(model: nn.Module, biases: bool = True) -> nn.Module:
             module.weight.data = torch.rand(n, generator=generator) * 0.5 + 0.5
             module.running_mean = torch.randn(n, generator=generator) * 0.2 * biases
             module.bias.data = torch.randn(n, generator=generator) * 0.2 * biases
-    model.fc.bias.data = torch.randn(10, generator=generator) * biases
+    if hasattr(model, "fc"):
+        model.fc.bias.data = torch.randn(10, generator=generator) * biases
     return model.double().eval()
 
 
@@ -148,32 +173,129 @@ def test_resnet_batch_equals_singles_and_nothing_is_left_behind():
     assert not any(m._forward_hooks or m._backward_hooks for m in model.modules())
 
 
-def test_resnet_relevance_equals_zennit():
+@pytest.mark.parametrize("name", ["resnet34", "resnet50", "vgg", "vgg_bn", "alexnet"])
+def test_cnn_relevance_equals_zennit(name):
     composites = pytest.importorskip(
         "zennit.composites", reason="zennit, the peer, is not installed"
     )
-    from zennit.torchvision import ResNetCanonizer
+    from zennit.torchvision import ResNetCanonizer, VGGCanonizer
 
-    model, x = make_resnet(torchvision.models.resnet34(num_classes=10)), inputs(1, 64)
-    ours = lrp.resnet_relevance(model, x, 3)
-    x.requires_grad_()
-    with composites.EpsilonPlusFlat(canonizers=[ResNetCanonizer()]).context(model) as modified:
-        logits = modified(x)
-        start = torch.zeros_like(logits)
-        start[:, 3] = logits[:, 3].detach()
-        (theirs,) = torch.autograd.grad(logits, x, start)
-    assert error(ours, theirs) < 1e-3
+    model, x = make_cnn(name), inputs(1, 128 if name == "alexnet" else 64)
+    canonizer = ResNetCanonizer() if name.startswith("resnet") else VGGCanonizer()
+    for question in (Question(3), Question(3, 5)):
+        ours = lrp.resnet_relevance(model, x, question)
+        given = x.clone().requires_grad_()
+        with composites.EpsilonPlusFlat(canonizers=[canonizer]).context(model) as modified:
+            logits = modified(given)
+            start = question.weights(logits.detach()) * logits.detach()
+            (theirs,) = torch.autograd.grad(logits, given, start)
+        assert error(ours, theirs) < 1e-3
+
+
+def test_timm_gives_torchvisions_map():
+    for name in ("resnet18", "resnet50"):
+        theirs, x = make_cnn(name), inputs(1, 64)
+        ours = timm.create_model(name, num_classes=10).double().eval()
+        ours.load_state_dict(theirs.state_dict())
+        assert error(lrp.resnet_relevance(ours, x, 3), lrp.resnet_relevance(theirs, x, 3)) < 1e-9
+    theirs = make_cnn("vgg")
+    ours = timm.models.VGG([16, "M", 32, "M", 32, 32, "M", 512, "M"], 10, mlp_ratio=1 / 128)
+    state = theirs.state_dict()
+    ours.pre_logits.fc1 = nn.Conv2d(512, 32, 7)
+    ours.pre_logits.fc2, ours.head.fc = nn.Conv2d(32, 32, 1), nn.Linear(32, 10)
+    names = {"classifier.0": "pre_logits.fc1", "classifier.3": "pre_logits.fc2"}
+    names["classifier.6"] = "head.fc"
+    for old, new in names.items():
+        layer = ours.get_submodule(new)
+        state[f"{new}.weight"] = state.pop(f"{old}.weight").view_as(layer.weight)
+        state[f"{new}.bias"] = state.pop(f"{old}.bias")
+    ours.load_state_dict(state)
+    ours = ours.double().eval()
+    for size in (64, 112):
+        x = inputs(1, size)
+        assert error(lrp.resnet_relevance(ours, x, 3), lrp.resnet_relevance(theirs, x, 3)) < 1e-3
+
+
+def test_against_is_the_difference_and_turns_its_sign():
+    model, x = make_resnet(models.build("resnet34_slim", 10, "none"), biases=False), inputs(2, 64)
+    ours, cat, dog, turned = (
+        lrp.resnet_relevance(model, x, question)
+        for question in (Question(3, 5), Question(3), Question(5), Question(5, 3))
+    )
+    assert error(ours, cat - dog) < 1e-9 and error(ours, -turned) < 1e-9
+    with torch.no_grad():
+        logits = model(x)
+    torch.testing.assert_close(
+        ours.sum((1, 2, 3)), logits[:, 3] - logits[:, 5], rtol=1e-3, atol=1e-4
+    )
+
+
+def test_vit_against_asks_the_gradient_of_the_difference(vit):
+    x = inputs(2)
+    ours, cat, dog, turned = (
+        lrp.relevance(vit, x, question)
+        for question in (Question(3, 5), Question(3), Question(5), Question(5, 3))
+    )
+    assert error(ours.attn_grad, cat.attn_grad - dog.attn_grad) < 1e-9
+    assert torch.equal(ours.attn_cam, cat.attn_cam) and torch.equal(ours.targets, cat.targets)
+    one, other = (lrp.transformer_attribution(vit, x, q) for q in (Question(3, 5), Question(5, 3)))
+    assert one.min() >= 0 and one.max() > 0 and error(one, other) > 0.1
+    assert error(ours.attn_grad, -turned.attn_grad) < 1e-9
+
+
+@pytest.mark.parametrize("arch", ["vit_mini", "resnet34_slim"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_low_precision_gives_the_map_of_the_rounded_weights(arch, dtype):
+    run = lrp.transformer_attribution if arch == "vit_mini" else lrp.resnet_relevance
+    model, x = models.build(arch, 10, "none").to(dtype), inputs(2).to(dtype)
+    wanted = run(copy.deepcopy(model).float(), x.float(), 3)
+    low = run(model, x, 3)
+    assert torch.equal(low, wanted) and low.dtype == torch.float32
+    assert {p.dtype for p in model.parameters()} == {dtype}
+
+
+@pytest.mark.parametrize("arch", ["vit_mini", "resnet34_slim"])
+def test_autocast_gives_the_map_without_it(arch):
+    model = models.build(arch, 10, "none")
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    wanted = explain(model, images, 3, "lrp")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(explain(model, images, 3, "lrp"), wanted)
+        assert torch.is_autocast_enabled("cpu")
+
+
+class Mirrored(torchvision.models.ResNet):
+    """A class of its own: it looks at the mirrored picture as well."""
+
+    def forward(self, x):
+        return super().forward(x) + super().forward(x.flip(-1))
+
+
+def test_a_model_that_is_not_its_class_is_refused():
+    own = Mirrored(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1]).eval()
+    block = models.build("vit_mini", 10, "none")
+    block.blocks[3].forward = types.MethodType(lambda self, x: x + self.mlp(x), block.blocks[3])
+    hooked = models.build("vit_mini", 10, "none")
+    hooked.register_forward_hook(lambda _, __, logits: 2 * logits)
+    changed = models.build("resnet34_slim", 10, "none")
+    layer = changed.layer2[0]
+    layer.forward = types.MethodType(lambda self, x: 1.1 * self.downsample(x), layer)
+    for model in (own, block, hooked, changed):
+        vit_like = hasattr(model, "blocks")
+        run = lrp.transformer_attribution if vit_like else lrp.resnet_relevance
+        with pytest.raises(ValueError, match=r"not the standard one.*use gradcam"):
+            run(model, inputs(1).float(), 0)
 
 
 @pytest.mark.parametrize(
     "arch, name",
-    [("resnet26", "Bottleneck"), ("resnet18d", "AvgPool2d"), ("seresnet18", "Sigmoid|SE")],
+    [
+        ("resnet18d", "AvgPool2d|pooled"),
+        ("seresnet18", "Sigmoid|SE"),
+        ("mobilenetv3_small_050", "."),
+    ],
 )
-def test_other_cnns_are_refused_by_name(arch, name):
-    with pytest.raises(ValueError, match=name):
+def test_other_cnns_are_refused_by_name_with_methods_that_work(arch, name):
+    with pytest.raises(ValueError, match=name) as refusal:
         lrp.resnet_relevance(timm.create_model(arch, num_classes=3), inputs(1, 64).float())
-
-
-def test_alexnet_is_refused_by_name():
-    with pytest.raises(ValueError, match="AlexNet"):
-        lrp.resnet_relevance(models.build("alexnet_slim", 3, "none"), inputs(1, 64).float())
+    assert "use gradcam, integrated_gradients, occlusion or shapley" in str(refusal.value)

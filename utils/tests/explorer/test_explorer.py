@@ -8,6 +8,8 @@ import io
 import threading
 import time
 import tracemalloc
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,8 @@ from PIL import Image
 
 from utils import explain, models
 from utils.data import ImageSet, shapes
-from utils.explorer import KEPT, OWN, Explorer, Panel, Stale, View
+from utils.explorer import KEPT, OWN, Exhibit, Explorer, Panel, Stale, View
+from utils.explorer.own import typed_path
 from utils.widgets import uploads
 
 BOTH = ("ResNet", "ViT")
@@ -50,17 +53,17 @@ def panel(explorer: Explorer, images: ImageSet) -> Panel:
 
 
 def test_filters_keep_what_they_say(explorer: Explorer) -> None:
-    said = explorer.said["ResNet"]
+    preds = explorer.preds["ResNet"]
     right, wrong = explorer.kept(BOTH, "right"), explorer.kept(BOTH, "wrong")
-    assert sorted(right + wrong) == list(range(12)) and all(said.correct[i] for i in right)
+    assert sorted(right + wrong) == list(range(12)) and all(preds.correct[i] for i in right)
     assert explorer.kept(BOTH, label=3) == [3]
-    other = explorer.said["ViT"].predicted
+    other = explorer.preds["ViT"].predicted
     assert explorer.kept(BOTH, "disagree") == [
-        i for i in range(12) if said.predicted[i] != other[i]
+        i for i in range(12) if preds.predicted[i] != other[i]
     ]
-    taken = int(said.predicted[0])
+    taken = int(preds.predicted[0])
     assert set(explorer.kept(BOTH, taken_for=taken)) == {
-        i for i in range(12) if said.predicted[i] == taken
+        i for i in range(12) if preds.predicted[i] == taken
     }
     assert explorer.kept(BOTH, confidence=(0.999, 1.0)) == []
 
@@ -87,14 +90,14 @@ def test_the_cache_is_used_and_bounded(explorer: Explorer) -> None:
         explorer.answers(
             View(i % 12, ("ViT",), "attention", (("block", i // 12 % 12), ("head", i // 144 % 3)))
         )
-    assert len(explorer._kept) <= KEPT
+    assert len(explorer._answers) <= KEPT
 
 
 def test_what_nobody_wants_is_given_up_and_not_kept(explorer: Explorer) -> None:
     passes: list[int] = []
     with pytest.raises(Stale):
         explorer.answers(View(5, ("ResNet",), "smoothgrad"), lambda: len(passes) < 2, passes.append)
-    assert passes == [1, 2] and not explorer._kept
+    assert passes == [1, 2] and not explorer._answers
     assert not explorer.models["ResNet"]._forward_pre_hooks
 
 
@@ -169,12 +172,17 @@ def photograph(mode: str, size: tuple[int, int] = (90, 60), **more: object) -> i
     return file
 
 
+def upload(*files: io.BytesIO) -> tuple[dict, ...]:
+    """What an upload widget holds."""
+    return tuple({"name": f.name, "content": memoryview(f.getvalue())} for f in files)
+
+
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "CMYK", "P"])
 def test_own_photographs(panel: Panel, mode: str) -> None:
     panel.knobs["images"].value = OWN
     assert panel.status.value.startswith("Choose pictures of your own")
     before = panel.picture.value
-    panel._own([photograph(mode)])
+    panel._uploaded(upload(photograph(mode)))
     assert "own" in panel.status.value and panel.picture.value != before
     panel.knobs["images"].value = "test"
     assert "of 12" in panel.status.value
@@ -182,17 +190,17 @@ def test_own_photographs(panel: Panel, mode: str) -> None:
 
 def test_a_broken_upload_is_one_sentence(panel: Panel) -> None:
     panel.knobs["images"].value = OWN
-    panel._own([photograph("RGB")])
+    panel._uploaded(upload(photograph("RGB")))
     before = panel.picture.value
     for content in (b"this is no image", photograph("RGB").getvalue()[:200], b""):
-        panel._own(uploads(({"name": "broken.png", "content": memoryview(content)},)))
+        panel._uploaded(({"name": "broken.png", "content": memoryview(content)},))
         assert (
             panel.status.value.startswith("broken.png cannot be read")
             and "\n" not in panel.status.value
         )
         assert panel.picture.value == before
     panel.path.value = "no such file.jpg"
-    assert panel.status.value.startswith("no such file.jpg cannot be read")
+    assert panel.status.value.startswith("There is no file no such file.jpg: check the spelling")
 
 
 def test_uploads_of_either_ipywidgets() -> None:
@@ -208,9 +216,7 @@ def test_the_newest_question_wins(panel: Panel, monkeypatch: pytest.MonkeyPatch)
     run = explain.METHODS["smoothgrad"].run
     gave_up = threading.Event()
 
-    def slow(
-        model: torch.nn.Module, x: torch.Tensor, targets: torch.Tensor, **options: object
-    ) -> torch.Tensor:
+    def slow(model: torch.nn.Module, x: torch.Tensor, *rest: object, **options: object):
         try:
             for _ in range(200):
                 model(x)
@@ -218,18 +224,10 @@ def test_the_newest_question_wins(panel: Panel, monkeypatch: pytest.MonkeyPatch)
         except Stale:
             gave_up.set()
             raise
-        return run(model, x, targets, **options)
+        return run(model, x, *rest, **options)
 
-    monkeypatch.setitem(
-        explain.METHODS,
-        "smoothgrad",
-        explain.METHODS["smoothgrad"].__class__(
-            "smoothgrad",
-            "SmoothGrad",
-            slow,
-            options=dict(samples=1, sigma=0.1, seed=0),
-        ),
-    )
+    slowed = replace(explain.METHODS["smoothgrad"], run=slow)
+    monkeypatch.setitem(explain.METHODS, "smoothgrad", slowed)
 
     async def session() -> None:
         panel.knobs["method"].value = "smoothgrad"
@@ -263,5 +261,238 @@ def test_memory_stays_flat_over_many_steps(panel: Panel) -> None:
 def test_nothing_is_written(panel: Panel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     panel.knobs["images"].value = OWN
-    panel._own([photograph("RGB")])
+    panel._uploaded(upload(photograph("RGB")))
     assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------- nothing fails in silence
+
+
+async def settled(panel: Panel) -> None:
+    """Until the newest question is answered, one way or the other."""
+    while not panel._task.done():
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(0.02)
+
+
+def breaking(error: Exception, passes: int = 0) -> Callable:
+    def run(model: torch.nn.Module, x: torch.Tensor, *rest: object, **options: object):
+        for _ in range(passes):
+            model(x)
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (AttributeError("'Eva' object has no attribute 'x'"), "SmoothGrad failed here (Attribute"),
+        (IndexError("index 3 is out of\nbounds"), "IndexError: index 3 is out of bounds"),
+        (KeyError("stage"), "KeyError: 'stage'"),
+        (NotImplementedError(), "SmoothGrad failed here (NotImplementedError)"),
+        (MemoryError(), "MemoryError"),
+        (ValueError("This layer is unknown: name one."), "This layer is unknown: name one."),
+        (RuntimeError("out of memory: use less"), "out of memory: use less"),
+    ],
+)
+def test_an_error_of_any_type_becomes_the_status(
+    panel: Panel, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    broken = replace(explain.METHODS["smoothgrad"], run=breaking(error, passes=4))
+    monkeypatch.setitem(explain.METHODS, "smoothgrad", broken)
+
+    async def session() -> None:
+        panel.knobs["method"].value = "smoothgrad"
+        await settled(panel)
+        assert words in panel.status.value and "\n" not in panel.status.value
+        assert "forward passes" not in panel.status.value
+        assert "explorer-old" in panel.picture._dom_classes
+        panel.knobs["method"].value = "saliency"  # and the next question is answered
+        await settled(panel)
+        assert "Saliency" in panel.status.value
+        assert "explorer-old" not in panel.picture._dom_classes
+
+    asyncio.run(session())
+
+
+def test_an_error_of_the_drawing_is_shown_too(
+    panel: Panel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(panel.explorer, "picture", breaking(TypeError("no figure")))
+
+    async def session() -> None:
+        panel.knobs["overlay"].value = 0.3
+        await settled(panel)
+        assert "TypeError" in panel.status.value
+
+    asyncio.run(session())
+
+
+def test_words_come_before_the_picture(panel: Panel) -> None:
+    order: list[str] = []
+    panel.status.observe(lambda change: order.append("words"), names="value")
+    panel.numbers.observe(lambda change: order.append("numbers"), names="value")
+    panel.picture.observe(lambda change: order.append("picture"), names="value")
+    panel.knobs["method"].value = "lrp"
+    assert order == ["words", "numbers", "picture"]
+
+
+def test_moving_a_slider_and_switching_the_set_mixes_nothing_up(panel: Panel) -> None:
+    """The models are only run by the worker, and what is shown belongs to what was asked last."""
+    seen: set[str] = set()
+    panel.explorer.models["ResNet"].register_forward_pre_hook(
+        lambda *_: seen.add(threading.current_thread().name)
+    )
+
+    async def session() -> None:
+        for i in range(3):
+            panel.knobs["image"].value = 7 + i
+            panel.knobs["images"].value = "validation"
+            await asyncio.sleep(0.01 * i)
+            panel.knobs["image"].value = 1
+            await settled(panel)
+            assert "of 2)" in panel.status.value and len(panel.explorer.images) == 2
+            panel.knobs["images"].value = "test"
+            await settled(panel)
+            assert "of 12)" in panel.status.value
+
+    asyncio.run(session())
+    assert len(seen) == 1 and seen.pop().startswith("explorer")
+
+
+def test_the_hook_leaves_other_threads_alone(explorer: Explorer) -> None:
+    """While a computation that nobody wants is being stopped, others may use the model."""
+    began, go_on = threading.Event(), threading.Event()
+    model = explorer.models["ResNet"]
+
+    def wanted() -> bool:
+        began.set()
+        go_on.wait(10)
+        return False
+
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            explorer.answers(View(3, ("ResNet",), "smoothgrad"), wanted)
+        except Stale as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert began.wait(20)
+    models.logits_of(model, explorer.images[:1])  # raised Stale before
+    go_on.set()
+    thread.join(20)
+    assert len(errors) == 1
+
+
+# ---------------------------------------------------------------- files as people name them
+
+
+def test_paths_are_understood_as_people_type_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PHOTOS", str(tmp_path / "my photos"))
+    file = tmp_path / "my photos" / "a cat's (1).png"
+    file.parent.mkdir()
+    file.write_bytes(photograph("RGB").getvalue())
+    for text in (
+        str(file),
+        f"  '{file}' ",
+        f'"{file}"',
+        f"“{file}”",
+        "~/my photos/a cat's (1).png",
+        "'~/my photos/a cat's (1).png'",
+        "$PHOTOS/a cat's (1).png",
+        str(file).replace(" ", "\\ ").replace("(", "\\(").replace(")", "\\)"),
+        file.as_uri(),
+    ):
+        assert typed_path(text) == file, text
+
+
+def test_a_file_that_changed_is_read_again(panel: Panel, tmp_path: Path) -> None:
+    file = tmp_path / "photo.png"
+    file.write_bytes(photograph("RGB").getvalue())
+    panel.knobs["images"].value = OWN
+    panel.path.value = f'"{file}"'
+    assert "own" in panel.status.value
+    before, shown = panel.picture.value, panel.explorer.images
+    panel._typed()  # Enter on the same path: nothing has changed, nothing is read
+    assert panel.explorer.images is shown
+    Image.new("RGB", (64, 64), (200, 30, 60)).save(file)
+    panel.path._handle_custom_msg({"event": "submit"}, [])  # Enter on the same path
+    assert panel.picture.value != before and panel.explorer.images[0, 0].float().mean() == 200
+    Image.new("RGB", (64, 64), (9, 30, 60)).save(file)
+    panel.knobs["method"].value = "lrp"  # any question looks at the file as it is now
+    assert panel.explorer.images[0, 0].float().mean() == 9
+    panel.path.value = str(tmp_path)
+    assert "is a folder: type the path of a picture in it" in panel.status.value
+    panel.knobs["method"].value = "saliency"  # the last readable pictures stay
+    assert "Saliency" in panel.status.value
+
+
+# ---------------------------------------------------------------- comparing, and other models
+
+
+def test_one_class_compared_with_another(
+    panel: Panel, explorer: Explorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict] = []
+    explained = explain.explain
+    monkeypatch.setattr(
+        explain,
+        "explain",
+        lambda *inputs, against=None, **options: (
+            asked.append({"against": against}) or explained(*inputs, **options)
+        ),
+    )
+    panel.knobs["target"].value = 2
+    panel.knobs["against"].value = 5
+    assert asked[-1] == {"against": 5} and "rather than" in panel.status.value
+    panel.knobs["against"].value = 2
+    assert "cannot be compared with itself" in panel.status.value
+    panel.knobs["against"].value = -1
+    (answer,) = explorer.answers(panel.view())["ResNet"]
+    order = answer.probabilities.argsort(descending=True).tolist()
+    assert answer.against == next(c for c in order if c != 2)
+    assert "the runner-up" in panel.status.value
+    panel.knobs["models"].value = ("ViT",)
+    panel.knobs["method"].value = "attention"  # the same map for every class
+    assert panel.knobs["against"].layout.display == "none" and panel.view().against is None
+
+
+def test_every_method_is_offered_and_a_new_one_appears(
+    panel: Panel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered = {value for _, value in panel.knobs["method"].options}
+    assert offered == {n for n, m in explain.METHODS.items() if "cnn" in m.works_on}
+    new = replace(explain.METHODS["saliency"], name="new", title="New", options=dict(grid=3))
+    new = replace(new, run=lambda model, x, *rest, grid, **options: x.abs().sum(1) * grid)
+    monkeypatch.setitem(explain.METHODS, "new", new)
+    panel.knobs["overlay"].value = 0.5
+    panel.knobs["method"].value = "new"
+    assert "New" in panel.status.value and panel.knobs["grid"].layout.display == ""
+    assert panel.view().options == ()  # as usual
+    panel.knobs["grid"].value = 4
+    assert panel.view().options == (("grid", 4),)
+
+
+def test_an_exhibit_brings_its_own_models_and_classes(explorer: Explorer, images: ImageSet) -> None:
+    torch.manual_seed(1)
+    other = models.build("vit_mini", 3, "none")
+    few = replace(images.subset([0, 1, 2]), classes=("one", "two", "three"), labels=torch.arange(3))
+    panel = Panel(explorer, {"test": images, "other": Exhibit({"Other": other}, few)})
+    panel.knobs["images"].value = "other"
+    assert "of 3)" in panel.status.value and list(panel.explorer.models) == ["Other"]
+    assert panel.knobs["models"].layout.display == "none"
+    assert [name for name, _ in panel.knobs["target"].options] == [
+        "predicted",
+        "one",
+        "two",
+        "three",
+    ]
+    panel.knobs["images"].value = "test"
+    assert "of 12)" in panel.status.value and list(panel.explorer.models) == list(BOTH)

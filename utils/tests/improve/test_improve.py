@@ -19,8 +19,8 @@ import torch
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from utils import data, models, train
-from utils.data import pairs
+from utils import data, models
+from utils.data import cifar, pairs
 from utils.evaluate import Predictions
 from utils.improve import arms, experiment, findings, generators
 from utils.improve.claude import KEY, ClaudeAnalyst
@@ -28,7 +28,7 @@ from utils.improve.diffusion import DiffusionGenerator
 from utils.improve.findings import Evidence, Finding, RuleAnalyst
 from utils.improve.generators import RecomposeGenerator, ShapesGenerator
 from utils.plots import feedback
-from utils.train import Recipe
+from utils.train import Recipe, supervised
 
 SECRET = "sk-planted-0123456789"
 
@@ -631,7 +631,7 @@ def loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., exper
     pytest.importorskip("peft", reason="peft is not installed")
     monkeypatch.setenv("XTL_DEVICE", "cpu")
     monkeypatch.setattr(models, "build", lambda arch, classes, weights: tiny(classes))
-    monkeypatch.setattr(train, "_log", lambda *inputs: None)
+    monkeypatch.setattr(supervised, "_log", lambda *inputs: None)
 
     def run(folder: str = "runs", poisoned: bool = False, **changes: object) -> experiment.Outcome:
         return experiment.run_seed(plan(**changes), parts(poisoned), 0, tmp_path / folder)
@@ -681,7 +681,7 @@ def test_the_loop_goes_on_from_the_last_finished_arm(loop, monkeypatch, capsys) 
     asked = []
     logits_of = models.logits_of
     monkeypatch.setattr(
-        train,
+        supervised,
         "logits_of",
         lambda m, images, *r, **k: asked.append(len(images)) or logits_of(m, images, *r, **k),
     )
@@ -847,7 +847,7 @@ def test_the_pair_of_shapes_has_two_labels_and_its_masks() -> None:
 
 
 def test_cats_and_dogs_come_from_data_or_shapes_stand_in(tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(data, "DATA", tmp_path)
+    monkeypatch.setattr(cifar, "DATA", tmp_path)
     monkeypatch.setattr(pairs, "DATA", tmp_path)
     monkeypatch.setattr(pairs, "reachable", lambda url: False)
     monkeypatch.setenv("XTL_PROFILE", "smoke")

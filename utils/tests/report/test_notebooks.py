@@ -17,7 +17,8 @@ from utils.report import notebooks
 
 NOTEBOOKS = sorted((env.ROOT / "notebooks").glob("*.ipynb"))
 TOP = set(
-    "notebooks utils figures environment.yml README.md Makefile LICENSE pyproject.toml .ci .gitignore".split()
+    "notebooks utils figures environment.yml README.md Makefile LICENSE pyproject.toml .ci .gitignore "
+    ".github .devcontainer .binder CITATION.cff".split()
 )
 
 
@@ -42,9 +43,17 @@ def test_top_level_entries() -> None:
 
 # ---------------------------------------------------------------- the checkers can fail
 
+ADDRESS = "https://github.com/someone/course"
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the course had a public address."""
+    monkeypatch.setattr(env, "address", lambda: ADDRESS)
+
 
 def _good(stem: str = "42_example") -> nbformat.NotebookNode:
-    cells = [v4.new_markdown_cell(f"# 42 · Example\n\n{notebooks.badge(stem)}")]
+    cells = [v4.new_markdown_cell(f"# 42 · Example\n\n{notebooks.badge(stem, ADDRESS)}")]
     for number in range(1, 4):
         printed = v4.new_output("stream", name="stdout", text=f"{number}\n")
         source = f"# NBVAL_CHECK_OUTPUT\nprint({number})"
@@ -102,7 +111,7 @@ BAD: dict[str, tuple[Callable[[nbformat.NotebookNode], object], str]] = {
     "few checks": (lambda n: n.cells[1].update(source="print(1)"), "2 check cells, fewer than 3"),
     "no badge": (lambda n: n.cells[0].update(source="# 42"), "no Colab badge"),
     "badge of another": (
-        lambda n: n.cells[0].update(source=f"# 42\n{notebooks.badge('41_other')}"),
+        lambda n: n.cells[0].update(source=f"# 42\n{notebooks.badge('41_other', ADDRESS)}"),
         "no Colab badge",
     ),
     "large": (
@@ -112,12 +121,14 @@ BAD: dict[str, tuple[Callable[[nbformat.NotebookNode], object], str]] = {
 }
 
 
+@pytest.mark.usefixtures("published")
 def test_a_good_notebook_has_no_faults(tmp_path: Path) -> None:
     notebook = _good()
     notebook.cells[0].source += "\n\nSee https://example.org/home/page and ../tmp/x."
     assert _faults(notebook, tmp_path) == []
 
 
+@pytest.mark.usefixtures("published")
 @pytest.mark.parametrize("kind", BAD)
 def test_a_bad_notebook_is_caught(kind: str, tmp_path: Path) -> None:
     spoil, sentence = BAD[kind]
@@ -126,6 +137,7 @@ def test_a_bad_notebook_is_caught(kind: str, tmp_path: Path) -> None:
     assert sentence in "\n".join(_faults(notebook, tmp_path))
 
 
+@pytest.mark.usefixtures("published")
 def test_base64_is_not_mistaken_for_a_path(tmp_path: Path) -> None:
     notebook = _good()
     data = {"text/html": '<img src="data:image/png;base64,AA+/tmp/AA==">', "image/png": "/tmp/"}
@@ -177,17 +189,32 @@ def test_tidy_leaves_only_what_every_machine_shares() -> None:
     assert again == notebook
 
 
-def test_stamp_writes_the_public_address_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stamp_writes_the_public_address_once() -> None:
     notebook = _good()
-    clone = 'run(["git", "clone", "-q", "https://github.com/OLD/NAME", "course"])'
-    notebook.cells[1].source = clone
+    old = 'import sys\nif "google.colab" in sys.modules:\n    clone("https://github.com/OLD/NAME")'
+    notebook.cells[1].source = old
     notebook.cells[0].source = notebook.cells[0].source.replace("42_example", "41_copied")
-    monkeypatch.setattr(env, "REPO", "someone/course")
-    notebooks.stamp(notebook, "42_example")
-    notebooks.stamp(notebook, "42_example")
+    for _ in range(2):
+        notebooks.stamp(notebook, "42_example", ADDRESS)
     first = notebook.cells[0].source
-    assert first.startswith("# 42 · Example\n\n" + notebooks.badge("42_example"))
+    assert first.startswith("# 42 · Example\n\n" + notebooks.badge("42_example", ADDRESS))
     assert re.findall(r"github/([\w/-]+)/blob/main/notebooks/(\w+)", first) == [
         ("someone/course", "42_example")
     ]
-    assert notebook.cells[1].source == clone.replace("OLD/NAME", "someone/course")
+    setup = notebook.cells[1].source
+    assert f'"XTL_REPO", "{ADDRESS}"' in setup and len(setup.splitlines()) <= 16
+    notebooks.stamp(notebook, "42_example", "")
+    assert notebook.cells[0].source == "# 42 · Example"
+    assert '"XTL_REPO", "")' in notebook.cells[1].source
+
+
+def test_without_an_address_a_badge_is_a_fault(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(env, "address", lambda: "")
+    notebook = _good()
+    assert (
+        "has a Colab badge, but the course has no public address" in _faults(notebook, tmp_path)[0]
+    )
+    notebooks.stamp(notebook, "42_example", "")
+    assert _faults(notebook, tmp_path) == []
+    notebook.cells[2].source = notebooks.SETUP.format(address=ADDRESS)
+    assert any("its set-up cell is not the course's" in x for x in _faults(notebook, tmp_path))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
 
-from utils import data, env, models, train
-from utils.data import shapes
+from utils import env, models
+from utils.data import folders, shapes
+from utils.train import supervised
 
 README = (env.ROOT / "README.md").read_text("utf-8")
 SMALL = {"convnext_tiny.fb_in1k": "convnext_atto", "vit_small_patch14_dinov2.lvd142m": "vit_mini"}
@@ -35,9 +37,9 @@ def test_the_python_blocks_run(tmp_path, monkeypatch: pytest.MonkeyPatch) -> Non
         "build",
         lambda arch, num_classes, weights="none": build(SMALL.get(arch, arch), num_classes, "none"),
     )
-    monkeypatch.setattr(train, "run_dir", lambda *names, **more: tmp_path / "finetuned")
+    monkeypatch.setattr(supervised, "RUNS", tmp_path)
     monkeypatch.setattr(env, "RUNS", tmp_path)
-    monkeypatch.setattr(data, "DATA", tmp_path)
+    monkeypatch.setattr(folders, "DATA", tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)
     assert len(blocks) >= 3
     names: dict = {}
@@ -59,3 +61,29 @@ def test_files_and_commands_that_are_named_exist() -> None:
     makefile = (env.ROOT / "Makefile").read_text("utf-8")
     for target in re.findall(r"(?:^|`)make ([a-z-]+)", README, re.M):
         assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def test_the_readme_gets_the_results_between_its_marks(tmp_path: Path) -> None:
+    from utils.report import readme
+
+    file = tmp_path / "README.md"
+    file.write_text("before\n<!-- results -->\nstale words\n<!-- end of results -->\nafter\n")
+    results = {
+        "meta": {"profile": "demo", "data": "Shapes-10"},
+        "04_evaluation": {
+            "resnet.accuracy": 0.5,
+            "resnet.accuracy_low": 0.4,
+            "resnet.accuracy_high": 0.6,
+        },
+    }
+    for _ in range(2):  # writing again changes nothing
+        readme.write(results, file)
+        text = file.read_text("utf-8")
+        assert (
+            "| ResNet34, accuracy | 0.843 | 0.500 [0.400, 0.600] |" in text
+            and "stale words" not in text
+        )
+        assert text.startswith("before\n") and text.endswith("after\n") and "– / –" in text
+    file.write_text("no marks")
+    with pytest.raises(ValueError, match=r"README\.md has no place for the results"):
+        readme.write(results, file)

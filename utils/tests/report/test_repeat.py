@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from nbformat import v4
 
 from utils import env
 
-RUN = [sys.executable, "-c", "from utils import execute; execute.run_course('smoke')"]
+SERIAL = {"XTL_JOBS": "1"}
+RUN = [sys.executable, "-c", "from utils.report import course; course.run_course('smoke')"]
 
 
 def clone(folder: Path) -> Path:
@@ -52,7 +54,9 @@ def test_a_killed_report_repeats_only_what_was_not_finished(tmp_path: Path) -> N
         nbformat.write(notebook, folder / "notebooks" / f"{stem}.ipynb")
 
     def run_until(ready) -> None:
-        process = subprocess.Popen(RUN, cwd=folder, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            RUN, cwd=folder, stderr=subprocess.DEVNULL, env=os.environ | SERIAL
+        )
         began = time.monotonic()
         while not ready() and process.poll() is None and time.monotonic() - began < 120:
             time.sleep(0.05)
@@ -68,7 +72,14 @@ def test_a_killed_report_repeats_only_what_was_not_finished(tmp_path: Path) -> N
     assert "02_b" not in said()
     run_until(lambda: "02_b begins" in said())
     time.sleep(2)  # the orphaned kernel notices and leaves
-    subprocess.run(RUN, cwd=folder, check=True, stderr=subprocess.DEVNULL, timeout=300)
+    subprocess.run(
+        RUN,
+        cwd=folder,
+        check=True,
+        stderr=subprocess.DEVNULL,
+        timeout=300,
+        env=os.environ | SERIAL,
+    )
     lines = said().splitlines()
     assert lines.count("01_a begins") == lines.count("01_a ends") == 1
     assert lines.count("02_b begins") == 2 and lines.count("02_b ends") == 1

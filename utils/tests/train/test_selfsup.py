@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from utils import data, models, train
+from utils import data, env, models, train
 from utils.data import shapes
-from utils.train import SELFSUP, Recipe, command, pretrain, selfsup
+from utils.models import zoo
+from utils.train import SELFSUP, Recipe, command, loop, pretrain, selfsup
 
 QUICK = Recipe(2, "adamw", 2e-3, 0.01, batch=8, schedule="onecycle")
 NAMES = sorted(selfsup.OBJECTIVES)
@@ -45,7 +46,7 @@ def rng(seed: int = 0) -> torch.Generator:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setenv("XTL_DEVICE", "cpu")
-    monkeypatch.setattr(pretrain, "SAVE_EVERY", 3)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 3)
 
 
 # ---------------------------------------------------------------- masks, patches, views
@@ -176,7 +177,7 @@ def test_too_few_images_and_a_loss_that_is_none(tmp_path, monkeypatch):
         pretrain.learn(task("mae"), images(5).images, QUICK, tmp_path)
     monkeypatch.setattr(selfsup.MAE, "painting_loss", lambda self, *a: a[0].sum() * float("nan"))
     with pytest.raises(
-        FloatingPointError, match="MAE is no longer a finite number.*lower the learning rate"
+        FloatingPointError, match="The loss is nan at batch 0.*lower the learning rate"
     ):
         pretrain.learn(task("mae"), images(24).images, QUICK, tmp_path)
 
@@ -199,12 +200,12 @@ def test_judging_finds_classes_that_are_there_and_none_that_are_not():
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_are_shipped_with_a_card_and_load_with_their_hash(tmp_path, monkeypatch, name):
     monkeypatch.setattr(pretrain, "RUNS", tmp_path / "runs")
-    for module in (pretrain, models):
+    for module in (pretrain, zoo):
         monkeypatch.setattr(module, "WEIGHTS", tmp_path)
     monkeypatch.setattr(data, "PAPER_POOL", 40)
     sets = {"train": images(64), "test": images(20, 2)}
     monkeypatch.setattr(data, "load", lambda source, split: sets[split])
-    monkeypatch.setattr(models, "_create", lambda arch, classes, pretrained: tiny(classes))
+    monkeypatch.setattr(zoo, "_create", lambda arch, classes, pretrained: tiny(classes))
     seen, learn = [], pretrain.learn
     monkeypatch.setattr(pretrain, "learn", lambda *a: seen.append(a[1]) or learn(*a))
     card = pretrain.pretrain_without_labels("vit_mini", replace(QUICK, epochs=1), "the line", name)
@@ -239,7 +240,7 @@ def test_wrong_names_get_one_sentence(tmp_path, monkeypatch, capsys):
         selfsup.build_objective("jigsaw", tiny())
     with pytest.raises(ValueError, match="resnet34_slim has not: take vit_mini"):
         selfsup.build_objective("mae", models.build("resnet34_slim", 10, "none"))
-    monkeypatch.setattr(models, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(zoo, "WEIGHTS", tmp_path)
     (tmp_path / "vit_mini.mae.json").write_text("{}")
     with pytest.raises(
         FileNotFoundError, match=r"no course weights vit_mini\.jigsaw.*vit_mini with course:mae"
@@ -265,5 +266,5 @@ def test_the_command_line_passes_the_recipe_on(monkeypatch, capsys):
 
 
 def test_runs_from_course_variants_get_a_folder_any_system_takes(tmp_path):
-    where = train.run_dir("vit_mini", train.profile("smoke"), "Shapes-10", "course:mae")
+    where = train.run_dir("vit_mini", env.profile("smoke"), "Shapes-10", "course:mae")
     assert where.name == "vit_mini-course-mae"
