@@ -134,7 +134,7 @@ IDLE = (
 )  # nothing, in eval mode
 
 
-def _check_vit(model: nn.Module) -> None:
+def check_vit(model: nn.Module) -> None:
     """ValueError, naming the part, for anything that the rules above do not cover."""
     if type(model) not in (VisionTransformer, VisionTransformerDistilled):
         raise ValueError(
@@ -154,7 +154,7 @@ def _check_vit(model: nn.Module) -> None:
         )
 
 
-def _block_forward(block: Block, x: torch.Tensor) -> tuple[torch.Tensor, Saved]:
+def block_forward(block: Block, x: torch.Tensor) -> tuple[torch.Tensor, Saved]:
     """Block output (B, T, D) and every tensor that its relevance needs, attention written out."""
     attn, mlp = block.attn, block.mlp
     normed = block.norm1(x)
@@ -204,7 +204,7 @@ def _block_relevance(
     return past + _layer_rule(attn.qkv, normed, qkv, r_qkv), cam
 
 
-def _read_out(
+def read_out(
     model: nn.Module, normed: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Normed tokens (B, T, D) -> the head's features (B, F), its weight (C, F) and logits (B, C).
@@ -237,7 +237,7 @@ def _read_relevance(model: nn.Module, normed: torch.Tensor, r: torch.Tensor) -> 
 def _replayed(
     model: nn.Module, x: torch.Tensor, start_layer: int
 ) -> tuple[list[Saved], torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Forward, with a graph from block start_layer on: tape, normed tokens and _read_out() of them."""
+    """Forward, with a graph from block start_layer on: tape, normed tokens and read_out() of them."""
     with torch.no_grad():
         tokens = model.norm_pre(model._pos_embed(model.patch_embed(x)))
         tokens = model.blocks[:start_layer](tokens)
@@ -245,10 +245,10 @@ def _replayed(
         tokens = tokens.detach().requires_grad_()  # so that frozen models have a graph too
         tape = []
         for block in model.blocks[start_layer:]:
-            tokens, saved = _block_forward(block, tokens)
+            tokens, saved = block_forward(block, tokens)
             tape.append(saved)
         normed = model.norm(tokens)
-        read = _read_out(model, normed)
+        read = read_out(model, normed)
     checked(model, x, read[2].detach())
     return tape, normed, read
 
@@ -274,7 +274,7 @@ def relevance(
     with one output. Raises ValueError, naming the part, for anything else, and for a model
     whose forward pass is not its class's.
     """
-    _check_vit(model)
+    check_vit(model)
     if not 0 <= start_layer < len(model.blocks):
         raise ValueError(
             f"start_layer {start_layer} is not among the model's blocks 0..{len(model.blocks) - 1}."
