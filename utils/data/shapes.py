@@ -10,7 +10,18 @@ import math
 
 import torch
 
-CLASSES = ("disc", "ring", "square", "triangle", "cross", "star", "heart", "moon", "arrow", "hourglass")
+CLASSES = (
+    "disc",
+    "ring",
+    "square",
+    "triangle",
+    "cross",
+    "star",
+    "heart",
+    "moon",
+    "arrow",
+    "hourglass",
+)
 
 
 def _polygon(corners: list[tuple[float, float]]):
@@ -54,8 +65,20 @@ _HEART = [
     )
     for t in (2 * math.pi * k / 40 for k in range(40))
 ]
-_PLUS = [(-0.3, -1), (0.3, -1), (0.3, -0.3), (1, -0.3), (1, 0.3), (0.3, 0.3),
-         (0.3, 1), (-0.3, 1), (-0.3, 0.3), (-1, 0.3), (-1, -0.3), (-0.3, -0.3)]
+_PLUS = [
+    (-0.3, -1),
+    (0.3, -1),
+    (0.3, -0.3),
+    (1, -0.3),
+    (1, 0.3),
+    (0.3, 0.3),
+    (0.3, 1),
+    (-0.3, 1),
+    (-0.3, 0.3),
+    (-1, 0.3),
+    (-1, -0.3),
+    (-0.3, -0.3),
+]
 _ARROW = [(-1, -0.25), (0.1, -0.25), (0.1, -0.75), (1, 0), (0.1, 0.75), (0.1, 0.25), (-1, 0.25)]
 
 DISTANCES = {
@@ -114,7 +137,9 @@ def draw(labels: torch.Tensor, size: int = 32, seed: int = 0) -> tuple[torch.Ten
 
     paint = uniform(0.55, 1.0, 3)
     paint[torch.arange(n), torch.randint(0, 3, (n,), generator=generator)] = 0.95
-    ground = (uniform(0.05, 0.3, 3)[..., None, None] + 0.09 * _pink_noise(n, size, generator)).clamp(0, 0.5)
+    ground = (
+        uniform(0.05, 0.3, 3)[..., None, None] + 0.09 * _pink_noise(n, size, generator)
+    ).clamp(0, 0.5)
     blend = coverage[:, None] * paint[..., None, None] + (1 - coverage[:, None]) * ground
     blend = blend + 0.02 * torch.randn(blend.shape, generator=generator)
     return (blend.clamp(0, 1) * 255).round().to(torch.uint8), coverage >= 0.5

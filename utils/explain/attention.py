@@ -13,7 +13,8 @@ import torch
 from timm.layers.attention import Attention
 from torch import nn
 
-from ..models import Targets, as_targets, evaluating, per_chunk, prepare, vit
+from ..models import Question, Targets, evaluating, per_chunk, prepare, vit
+from .replay import as_question
 
 # ---------------------------------------------------------------- the maps
 
@@ -95,9 +96,9 @@ def collect(
 
 
 def with_gradients(
-    model: nn.Module, x: torch.Tensor, targets: Targets = None
+    model: nn.Module, x: torch.Tensor, question: Question | Targets = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """All maps A and d logit / dA of the target's logit, both (B, L, heads, T, T), detached.
+    """All maps A and d score / dA of the score in question, both (B, L, heads, T, T), detached.
 
     One forward with timm's own unfused attention, one backward; works on frozen models and under
     torch.no_grad, and leaves no gradient behind. Raises as maps() and as_targets() do.
@@ -114,8 +115,8 @@ def with_gradients(
             attn.fused_attn = False
         with evaluating(model), torch.enable_grad():
             logits = model(x.detach().requires_grad_())
-            chosen = logits.gather(1, as_targets(targets, logits)[:, None]).sum()
-            gradients = torch.autograd.grad(chosen, found)
+            score = as_question(question).score(logits).sum()
+            gradients = torch.autograd.grad(score, found)
     finally:
         for attn, was, hook in zip(modules, fused, hooks, strict=True):
             attn.fused_attn = was
@@ -215,13 +216,15 @@ def rollout(attention: torch.Tensor, tokens: vit.Tokens = vit.CLS) -> torch.Tens
     return read_row(mixed / mixed.sum(-1, keepdim=True), tokens)
 
 
-def gradient_rollout(model: nn.Module, x: torch.Tensor, targets: Targets = None) -> torch.Tensor:
+def gradient_rollout(
+    model: nn.Module, x: torch.Tensor, question: Question | Targets = None
+) -> torch.Tensor:
     """Gradient-weighted rollout (Chefer, Gur & Wolf, ICCV 2021, section 3, for self-attention).
 
-    (B, 3, H, W) -> (B, patches): the head mean of (d logit / dA x A)+ plus I, multiplied over the
+    (B, 3, H, W) -> (B, patches): the head mean of (d score / dA x A)+ plus I, multiplied over the
     blocks without normalisation. Values >= 0; unlike plain rollout it depends on the target.
     Raises as with_gradients() does, and ValueError for a head that pools by maximum or attention.
     """
     tokens = vit.tokens(model)
-    attention, gradients = with_gradients(model, x, targets)
+    attention, gradients = with_gradients(model, x, question)
     return read_row(plus_identity((gradients * attention).clamp(min=0).mean(2)), tokens)

@@ -12,25 +12,17 @@ from ..models import Question, kind, vit
 from . import attention, lrp
 
 
-def _alone(question: Question, method: str) -> Question:
-    """ValueError where a comparison is asked of a method that has none yet."""
-    if question.against is not None:
-        raise ValueError(f"{method} explains one class: leave against out.")
-    return question
-
-
 def relevance(
     model: nn.Module, x: torch.Tensor, question: Question, *, batch: int, start_layer: int
 ) -> torch.Tensor:
-    targets = _alone(question, "LRP").targets
     if kind(model) == "vit":
-        heat = lrp.transformer_attribution(model, x, targets, start_layer)
+        heat = lrp.transformer_attribution(model, x, question, start_layer)
         return heat.unflatten(1, model.patch_embed.grid_size)
     if start_layer:
         raise ValueError(
             "LRP's start_layer is for Vision Transformers only: leave it at 0 for a CNN."
         )
-    return lrp.resnet_relevance(model, x, targets).sum(1)
+    return lrp.resnet_relevance(model, x, question).sum(1)
 
 
 def rollout(model: nn.Module, x: torch.Tensor, question: Question, *, batch: int) -> torch.Tensor:
@@ -42,8 +34,7 @@ def rollout(model: nn.Module, x: torch.Tensor, question: Question, *, batch: int
 def gradient_rollout(
     model: nn.Module, x: torch.Tensor, question: Question, *, batch: int
 ) -> torch.Tensor:
-    targets = _alone(question, "Gradient rollout").targets
-    heat = attention.gradient_rollout(model, x, targets)
+    heat = attention.gradient_rollout(model, x, question)
     return heat.unflatten(1, model.patch_embed.grid_size)
 
 

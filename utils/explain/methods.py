@@ -18,7 +18,7 @@ from torch import nn
 
 from .. import data
 from ..models import Question, Targets, evaluating, inner, kind, per_chunk, prepare, unwrapped
-from . import cams, gradients, grids
+from . import attnlrp, cams, gradients, grids, perturbation
 
 __all__ = ["METHODS", "IGResult", "Method", "blur_region", "explain", "integrated_gradients"]
 
@@ -40,6 +40,7 @@ class Method:
     options: dict[str, Any] = field(default_factory=dict)  # names and defaults
     chunk: int = 32  # images at once, unless the caller says otherwise
     uses_target: bool = True  # False: the same map for every class
+    costly: bool = False  # a hundred passes an image or more: not for plates of many images
 
     def with_defaults(self, options: dict[str, Any]) -> dict[str, Any]:
         """These options and the defaults of the others. Raises ValueError for one that there is not."""
@@ -62,11 +63,23 @@ class IGResult:
 
 
 def _cam(
-    name: str, gradient: bool = True, works_on: frozenset[str] = ANY, **options: Any
+    name: str,
+    gradient: bool = True,
+    works_on: frozenset[str] = ANY,
+    uses_target: bool = True,
+    costly: bool = False,
+    **options: Any,
 ) -> Method:
     """A class of pytorch-grad-cam."""
-    run = partial(cams.library, cam=name, gradient=gradient)
-    return Method(name.lower(), name, run, works_on, options=dict(layer=None, **options))
+    return Method(
+        name.lower(),
+        name,
+        partial(cams.library, cam=name, gradient=gradient),
+        works_on,
+        options=dict(layer=None, **options),
+        uses_target=uses_target,
+        costly=costly,
+    )
 
 
 METHODS: dict[str, Method] = {
@@ -92,15 +105,47 @@ METHODS: dict[str, Method] = {
             gradients.expected_gradients,
             signed=True,
             options=dict(baselines=None, steps=8, seed=0),
+            costly=True,
         ),
         Method("gradcam", "Grad-CAM", cams.gradcam, options=dict(layer=None), chunk=64),
         _cam("HiResCAM"),
         _cam("LayerCAM"),
         _cam("EigenCAM", gradient=False, uses_target=False),
         _cam("FinerCAM", comparisons=3, alpha=1.0),
-        _cam("ScoreCAM", gradient=False),
-        _cam("AblationCAM", gradient=False, works_on=frozenset({"cnn"})),
-        # occlusion, rise, shapley: perturbation.*, signed, ANY; attnlrp: vit, signed
+        _cam("ScoreCAM", gradient=False, costly=True),
+        _cam("AblationCAM", gradient=False, costly=True, works_on=frozenset({"cnn"})),
+        Method(
+            "occlusion",
+            "Occlusion",
+            perturbation.occlusion,
+            signed=True,
+            options=dict(grid=8, overlap=1, fill="mean"),
+        ),
+        Method(
+            "rise",
+            "RISE",
+            perturbation.rise,
+            signed=True,
+            options=dict(masks=512, grid=7, keep=0.5, fill="mean", seed=0),
+            costly=True,
+        ),
+        Method(
+            "shapley",
+            "Shapley values",
+            perturbation.shapley,
+            signed=True,
+            options=dict(grid=3, fill="mean", permutations=32, seed=0),
+            costly=True,
+        ),
+        Method(
+            "attnlrp",
+            "AttnLRP",
+            attnlrp.attnlrp,
+            frozenset({"vit"}),
+            signed=True,
+            options=dict(cp=False),
+            chunk=8,
+        ),
         Method("lrp", "LRP", grids.relevance, signed=True, options=dict(start_layer=0), chunk=8),
         Method(
             "attention",
@@ -193,7 +238,8 @@ def _fitting(model: nn.Module, method: str) -> Method:
         raise ValueError(f"There is no method {method!r}: use one of {', '.join(METHODS)}.")
     if kind(model) not in METHODS[method].works_on:
         fits = ", ".join(name for name, other in METHODS.items() if kind(model) in other.works_on)
-        raise ValueError(f"{method} does not work on a {kind(model).upper()}: use one of {fits}.")
+        name = type(inner(model)).__name__
+        raise ValueError(f"{method} does not work on a {name}: use one of {fits}.")
     return METHODS[method]
 
 

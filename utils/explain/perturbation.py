@@ -68,7 +68,7 @@ def filled(model: nn.Module, x: torch.Tensor, fill: Fill = "mean") -> torch.Tens
     if fill == "mean":
         return torch.zeros_like(x)
     black = [-mean / std for mean, std in zip(model.mean, model.std, strict=True)]
-    return torch.tensor(black).to(x).view(1, 3, 1, 1).expand_as(x)
+    return torch.tensor(black).to(x).view(1, -1, 1, 1).expand_as(x)
 
 
 def _whole(

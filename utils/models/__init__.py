@@ -11,6 +11,7 @@ from .inference import (
     per_chunk,
     prepare,
 )
+from .own import own, resolve
 from .parts import candidates, head, heads, kind, layers, new_head, outputs
 from .unwrap import inner, unwrapped
 from .wrap import wrap
@@ -37,8 +38,10 @@ __all__ = [
     "memory_format",
     "new_head",
     "outputs",
+    "own",
     "per_chunk",
     "prepare",
+    "resolve",
     "unwrapped",
     "wrap",
 ]

@@ -25,10 +25,9 @@ def kind(model: nn.Module) -> str:
 
     Raises ValueError for a module without a convolution that models.wrap has not seen.
     """
-    model, outer = inner(model), model
     if isinstance(model, VisionTransformer):
         return "vit"
-    if hasattr(outer, "input_size") or any(isinstance(m, nn.Conv2d) for m in model.modules()):
+    if hasattr(model, "input_size") or any(isinstance(m, nn.Conv2d) for m in model.modules()):
         return "cnn"
     raise ValueError(
         f"{type(model).__name__} is neither a timm Vision Transformer nor a CNN: "
@@ -60,8 +59,15 @@ def _of_type(chain: str, *types: type[nn.Module]) -> Names:
     return names
 
 
-def _starting(*starts: str) -> Names:
-    return lambda model: [n for n, _ in model.named_children() if n.startswith(starts)]
+def _starting(*starts: str, chain: str = "") -> Names:
+    """Members whose names start like this."""
+    before = f"{chain}." if chain else ""
+
+    def names(model: nn.Module) -> list[str]:
+        members = model.get_submodule(chain).named_children()
+        return [before + name for name, _ in members if name.startswith(starts)]
+
+    return names
 
 
 _STAGES = _numbered("layer1", "layer2", "layer3", "layer4")
@@ -72,10 +78,7 @@ FAMILIES: tuple[tuple[type[nn.Module], Names], ...] = (
     (tv.AlexNet, _of_type("features", nn.ReLU)),
     (tv.VGG, _of_type("features", nn.ReLU)),
     (tv.SqueezeNet, _of_type("features", Fire)),
-    (
-        tv.DenseNet,
-        lambda m: [f"features.{n}" for n in ("denseblock1", "denseblock2", "denseblock3", "norm5")],
-    ),
+    (tv.DenseNet, _starting("denseblock", chain="features")),
     (tv.MNASNet, _numbered("layers")),
     (tv.GoogLeNet, _starting("inception")),
     (tv.Inception3, _starting("Mixed")),
@@ -118,7 +121,7 @@ def _token_blocks(model: nn.Module) -> bool:
 def layers(model: nn.Module) -> list[str]:
     """Layers that Grad-CAM is known to read well, in order from the input; the last is its default.
 
-    timm's and torchvision's families, Hugging Face's ViT and ResNet, the layer given to
+    timm's and torchvision's families, Hugging Face's ViT, ResNet and ConvNeXt, the layer given to
     models.wrap. Any other layer with feature maps or patch tokens can be named in explain();
     raises ValueError, with candidates, where none is known.
     """

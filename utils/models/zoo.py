@@ -88,7 +88,7 @@ def _check(arch: str, weights: str) -> None:
 
 
 @contextmanager
-def _quick_offline(weights: str) -> Iterator[None]:
+def quick_offline(weights: str) -> Iterator[None]:
     """Without a network, keep the hub's client to its cache (it would retry for a minute)."""
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = before or (weights == "hub" and not reachable(constants.ENDPOINT))
@@ -189,7 +189,7 @@ def build(arch: str, num_classes: int, weights: str = "auto", keep_head: bool = 
         weights = "course" if arch in COURSE else "hub"
     _check(arch, weights)
     try:
-        with _quick_offline(weights):
+        with quick_offline(weights):
             model = _create(arch, num_classes, pretrained=weights == "hub")
     except Exception as error:  # the hub's clients raise many kinds; each means "no weights"
         if weights != "hub":

@@ -17,6 +17,9 @@ QUICK = {
     "smoothgrad": dict(samples=3),
     "integrated_gradients": dict(steps=4),
     "expected_gradients": dict(steps=1),
+    "occlusion": dict(grid=3),
+    "rise": dict(masks=16),
+    "shapley": dict(grid=2),
 }
 SLOW = ("scorecam", "ablationcam")  # a forward pass for each channel: on tiny models below
 
@@ -220,7 +223,7 @@ def test_maps_take_the_size_of_the_images(nets):
         ("vit_mini", dict(method="magic"), "no method 'magic': use one of saliency"),
         ("vit_mini", dict(method="saliency", layer="x"), "saliency has no option 'layer'"),
         ("vit_mini", dict(layer="blocks.99"), "no Grad-CAM layer 'blocks.99'.*blocks.0.norm1"),
-        ("resnet34_slim", dict(method="attention_rollout"), "does not work on a CNN.*gradcam"),
+        ("resnet34_slim", dict(method="attention_rollout"), "does not work on a ResNet.*gradcam"),
         ("resnet34_slim", dict(method="lrp", start_layer=2), "Vision Transformers only"),
         ("alexnet_slim", dict(method="lrp"), "AlexNet"),
         (

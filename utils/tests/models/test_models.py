@@ -330,7 +330,7 @@ def test_alexnet_without_network_likewise_and_never_unpickled(monkeypatch, tmp_p
 def test_alexnet_takes_torchvisions_weights(monkeypatch):
     from torchvision.models import alexnet
 
-    monkeypatch.setattr(zoo, "_quick_offline", lambda weights: contextlib.nullcontext())
+    monkeypatch.setattr(zoo, "quick_offline", lambda weights: contextlib.nullcontext())
     state = alexnet().state_dict()
     monkeypatch.setattr(
         type(AlexNet_Weights.IMAGENET1K_V1), "get_state_dict", lambda self, **options: state
