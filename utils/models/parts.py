@@ -112,7 +112,7 @@ def _of_blocks(model: nn.Module) -> list[str]:
 def _token_blocks(model: nn.Module) -> bool:
     """Does a timm network consist of one chain of blocks over tokens?"""
     blocks = getattr(model, "blocks", None)
-    chain = isinstance(blocks, nn.Sequential | nn.ModuleList) and len(blocks) > 1
+    chain = isinstance(blocks, nn.Sequential | nn.ModuleList) and len(blocks) > 0
     stem = next((n for n in ("stem", "patch_embed", "embeds") if hasattr(model, n)), None)
     linear = chain and any(isinstance(m, nn.Linear) for m in blocks[0].modules())
     return bool(linear and stem and type(model).__module__.startswith("timm."))
@@ -180,6 +180,8 @@ def candidates(model: nn.Module, most: int = 4) -> list[str]:
     convolutions = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d) and n]
     if len(convolutions) < 2 and any(isinstance(m, nn.LayerNorm) for m in model.modules()):
         return [n for n, m in model.named_modules() if isinstance(m, nn.LayerNorm) and n][-most:]
+    if not convolutions:
+        return []
     parts = convolutions[-1].split(".")
     around = [".".join(parts[:depth]) for depth in range(len(parts), 0, -1)]
     return list(dict.fromkeys([*around, *reversed(convolutions)]))[:most]
@@ -187,7 +189,16 @@ def candidates(model: nn.Module, most: int = 4) -> list[str]:
 
 # ---------------------------------------------------------------- heads
 
-HEADS = ("head", "fc", "classifier", "heads", "last_linear", "linear", "output")  # usual names
+HEADS = (
+    "head",
+    "fc",
+    "classifier",
+    "heads",
+    "last_linear",
+    "linear",
+    "output",
+    "out",
+)  # usual names
 Head = nn.Linear | nn.Conv2d
 
 
@@ -214,7 +225,7 @@ def heads(model: nn.Module) -> tuple[Head, ...]:
     else:
         parts = next(
             ((getattr(model, n),) for n in HEADS if isinstance(getattr(model, n, None), nn.Module)),
-            (),
+            tuple(model[-1:]) if isinstance(model, nn.Sequential) else (),
         )
     found = tuple(_last_layer(part) for part in parts if isinstance(part, nn.Module))
     if not found or any(layer is None for layer in found):
@@ -231,8 +242,9 @@ def head(model: nn.Module) -> Head:
 
 
 def outputs(model: nn.Module) -> int:
-    """How many logits the head gives."""
-    return head(model).weight.shape[0]
+    """How many logits the model gives."""
+    counted = getattr(model, "outputs", None)  # by models.wrap
+    return counted if isinstance(counted, int) else head(model).weight.shape[0]
 
 
 def new_head(model: nn.Module) -> None:

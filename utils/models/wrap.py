@@ -14,7 +14,7 @@ from .inference import evaluating
 from .unwrap import Wrapped, logits_from, unwrapped
 from .zoo import IMAGENET
 
-NAMES = ("input_size", "mean", "std", "arch", "provenance", "classes", "gradcam_layer")
+NAMES = ("input_size", "mean", "std", "arch", "provenance", "classes", "gradcam_layer", "outputs")
 Size = int | tuple[int, int]
 
 
@@ -168,7 +168,7 @@ def wrap(
     model.classes = None if classes is None else tuple(classes)
     model.arch = getattr(module, "arch", type(module).__name__)
     model.provenance = getattr(module, "provenance", "wrapped")
-    model.gradcam_layer = layer
+    model.gradcam_layer, model.outputs = layer, logits.shape[1]
     print(_summary(model, logits.shape[1], notes))
     return model
 
