@@ -8,7 +8,7 @@ import platform
 import random
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -158,10 +158,10 @@ def precision(where: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.get_device_capability(where) >= (8, 0) else torch.float16
 
 
-def autocast(where: torch.device) -> torch.autocast:
+def autocast(where: torch.device) -> AbstractContextManager:
     """A context in which models compute in the device's precision()."""
     dtype = precision(where)
-    return torch.autocast(where.type, dtype, enabled=dtype is not torch.float32)
+    return nullcontext() if dtype is torch.float32 else torch.autocast(where.type, dtype)
 
 
 def seed_everything(seed: int) -> None:

@@ -3,8 +3,8 @@
 Command line:  python -m utils.bench [--device cuda] [--only NAME]     writes figures/bench.json
 
 On a CPU, time is processor time of one thread, which other programs on the machine disturb little;
-on a GPU, wall time between synchronisations. Memory is the largest resident size (GPU: allocated)
-of a fresh process for each case, less what the process held before the call.
+on a GPU, wall time between synchronisations. Memory is what a call holds at most beyond what was
+held before it (resident; on a GPU allocated), in a fresh process for each case.
 """
 
 from __future__ import annotations
@@ -40,28 +40,27 @@ FILE = env.FIGURES / "bench.json"
 # ---------------------------------------------------------------- one case alone
 
 
-def _alone(task: str, n: int, steps: int, where: torch.device) -> dict[str, float]:
+def _alone(task: str, n: int, steps: int, device: torch.device) -> dict[str, float]:
     """Extra bytes and seconds of one case in this process, after a small call of the same kind."""
-    model = models.build("vit_mini", 10, "none").to(where)
+    model = models.build("vit_mini", 10, "none").to(device)
     run = {
         "ig": lambda x, s: explain.integrated_gradients(model, x, 0, steps=s),
         "iav": lambda x, s: iav.ia_scores(model, x, torch.ones(len(x), 8, 8)),
     }[task]
     images = _images(n, 32)
     run(images[:1], 1)
-    before = measure.held(False, where)
-    seconds = measure.seconds(lambda: run(images, steps), where)
-    return {"bytes": max(1, measure.held(True, where) - before), "seconds": seconds}
+    held, seconds = measure.memory(lambda: run(images, steps), device)
+    return {"bytes": max(1, held), "seconds": seconds}
 
 
-def _fresh(task: str, n: int, steps: int, where: torch.device) -> dict[str, float]:
+def _fresh(task: str, n: int, steps: int, device: torch.device) -> dict[str, float]:
     """The same in a process of its own."""
     words = [
         sys.executable,
         "-m",
         "utils.bench",
         "--device",
-        str(where),
+        str(device),
         "--case",
         task,
         str(n),
@@ -86,12 +85,12 @@ def _images(n: int, size: int) -> torch.Tensor:
     )
 
 
-def _model(arch: str, where: torch.device, n: int) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+def _model(arch: str, device: torch.device, n: int) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     """Random weights in eval mode, input (n, 3, H, W) and targets (n,)."""
     torch.manual_seed(0)
-    model = models.build(arch, 10, "none").to(where)
+    model = models.build(arch, 10, "none").to(device)
     x = models.prepare(model, _images(n, model.input_size))
-    return model, x, torch.arange(n, device=where) % 10
+    return model, x, torch.arange(n, device=device) % 10
 
 
 def _pil(images: torch.Tensor, size: int) -> list[Image.Image]:
@@ -105,7 +104,7 @@ def _pil_batch(images: torch.Tensor, model: nn.Module) -> torch.Tensor:
     return torch.stack([ready(image) for image in _pil(images, model.input_size)])
 
 
-def input_(where: torch.device, tiny: bool) -> list[Entry]:
+def input_(device: torch.device, tiny: bool) -> list[Entry]:
     model, images = models.build("resnet34_slim", 10, "none"), _images(8 if tiny else 128, 32)
     model.input_size = 224
     pairs = measure.compare(
@@ -130,8 +129,8 @@ def input_(where: torch.device, tiny: bool) -> list[Entry]:
     ]
 
 
-def evaluation(where: torch.device, tiny: bool) -> list[Entry]:
-    model, _, _ = _model("resnet34_slim", where, 1)
+def evaluation(device: torch.device, tiny: bool) -> list[Entry]:
+    model, _, _ = _model("resnet34_slim", device, 1)
     images = _images(4 if tiny else 64, 32)
     found = data.ImageSet(
         images, torch.arange(len(images)) % 10, tuple("0123456789"), "random pixels"
@@ -145,10 +144,10 @@ def evaluation(where: torch.device, tiny: bool) -> list[Entry]:
         with torch.no_grad():
             for _ in range(5):
                 for part in images.split(32):
-                    model(_pil_batch(part, model).to(where)).cpu()
+                    model(_pil_batch(part, model).to(device)).cpu()
 
     pairs = measure.compare(
-        lambda: evaluate.predict(model, found), five_passes, where, 1 if tiny else 5
+        lambda: evaluate.predict(model, found), five_passes, device, 1 if tiny else 5
     )
     what = f"resnet34_slim at 128 px, {len(images)} images, one pass against five with PIL"
     return [
@@ -158,9 +157,9 @@ def evaluation(where: torch.device, tiny: bool) -> list[Entry]:
     ]
 
 
-def gradcam(where: torch.device, tiny: bool) -> list[Entry]:
-    arch = "resnet34" if where.type == "cuda" else "resnet34_slim"
-    model, x, targets = _model(arch, where, 2 if tiny else 32)
+def gradcam(device: torch.device, tiny: bool) -> list[Entry]:
+    arch = "resnet34" if device.type == "cuda" else "resnet34_slim"
+    model, x, targets = _model(arch, device, 2 if tiny else 32)
     # a fresh network's maps are so faint that the 1e-7 in the peer's scaling counts
     models.head(model).weight.data.mul_(1e5)
     cam, wanted = (
@@ -177,9 +176,9 @@ def gradcam(where: torch.device, tiny: bool) -> list[Entry]:
     def singly() -> np.ndarray:
         return np.concatenate([cam(x[i : i + 1], wanted[i : i + 1]) for i in range(len(x))])
 
-    forward = measure.compare(ours, plain, where, times)
-    single = measure.compare(ours, singly, where, times)
-    batch = measure.compare(ours, lambda: cam(x, wanted), where, times)
+    forward = measure.compare(ours, plain, device, times)
+    single = measure.compare(ours, singly, device, times)
+    batch = measure.compare(ours, lambda: cam(x, wanted), device, times)
     mine = torch.nn.functional.interpolate(ours()[:, None], x.shape[-2:], mode="bilinear")[
         :, 0
     ].cpu()
@@ -208,14 +207,14 @@ def gradcam(where: torch.device, tiny: bool) -> list[Entry]:
     ]
 
 
-def ig_memory(where: torch.device, tiny: bool) -> list[Entry]:
+def ig_memory(device: torch.device, tiny: bool) -> list[Entry]:
     alone = _alone if tiny else _fresh
     sizes = [(1, 2), (1, 4), (2, 2)] if tiny else [(8, 50), (8, 200), (64, 50)]
-    few, long, many = (alone("ig", n, steps, where) for n, steps in sizes)
+    few, long, many = (alone("ig", n, steps, device) for n, steps in sizes)
     each = [
         case["seconds"] / (n * s) for case, (n, s) in zip((few, long, many), sizes, strict=True)
     ]
-    model, x, targets = _model("vit_mini", where, 2)
+    model, x, targets = _model("vit_mini", device, 2)
     black = gradients.baseline_of(model, x, "black")
     whole = IntegratedGradients(model).attribute(x, black, target=targets, n_steps=8).sum(1)
     options = dict(steps=8, baseline="black")
@@ -246,8 +245,8 @@ def ig_memory(where: torch.device, tiny: bool) -> list[Entry]:
     ]
 
 
-def ig_adaptive(where: torch.device, tiny: bool) -> list[Entry]:
-    model = models.build("vit_mini", 10, "course", keep_head=True).to(where)
+def ig_adaptive(device: torch.device, tiny: bool) -> list[Entry]:
+    model = models.build("vit_mini", 10, "course", keep_head=True).to(device)
     images = (
         data.load("shapes10" if tiny else "auto", "test").images[: 2 if tiny else 16].contiguous()
     )
@@ -259,50 +258,52 @@ def ig_adaptive(where: torch.device, tiny: bool) -> list[Entry]:
 
     full = 8 if tiny else 200
     pair = (
-        measure.seconds(lambda: run("adaptive", None), where),
-        measure.seconds(lambda: run("fixed", full), where),
+        measure.seconds(lambda: run("adaptive", None), device),
+        measure.seconds(lambda: run("fixed", full), device),
     )
     lost = (kept["fixed"].float().mean() - kept["adaptive"].float().mean()).item()
     what = f"vit_mini, {len(images)} images, steps until completeness is met against {full} for all"
     return [measure.entry("ig_adaptive", what, [pair], 1.5, True, share_less_complete=(lost, 0))]
 
 
-def lrp_(where: torch.device, tiny: bool, batch: int) -> list[Entry]:
-    arch = "vit_base_patch16_224" if batch == 1 or where.type == "cuda" else "vit_small_patch16_224"
-    model, x, targets = _model("vit_mini" if tiny else arch, where, batch)
+def lrp_(device: torch.device, tiny: bool, batch: int) -> list[Entry]:
+    arch = (
+        "vit_base_patch16_224" if batch == 1 or device.type == "cuda" else "vit_small_patch16_224"
+    )
+    model, x, targets = _model("vit_mini" if tiny else arch, device, batch)
     ours = partial(lrp.transformer_attribution, model, x, targets)
     peer = partial(gradients.saliency, model, x, Question(targets), batch=len(x))
     top = 2.5 if batch == 1 else 3.0
     flops = measure.flops(ours) / measure.flops(peer)
-    pairs = measure.compare(ours, peer, where, 1 if tiny else 3)
+    pairs = measure.compare(ours, peer, device, 1 if tiny else 3)
     what = f"{'vit_mini' if tiny else arch}, batch {batch}, against forward and input gradient"
     return [measure.entry(f"lrp_b{batch}", what, pairs, top, False, flops=(flops, top))]
 
 
-def attention_(where: torch.device, tiny: bool) -> list[Entry]:
+def attention_(device: torch.device, tiny: bool) -> list[Entry]:
     arch = "vit_mini" if tiny else "vit_base_patch16_224"
-    model, x, _ = _model(arch, where, 2)
+    model, x, _ = _model(arch, device, 2)
 
     def plain() -> None:
         with torch.no_grad():
             model(x)
 
-    pairs = measure.compare(lambda: attention.maps(model, x), plain, where, 1 if tiny else 5)
+    pairs = measure.compare(lambda: attention.maps(model, x), plain, device, 1 if tiny else 5)
     sizes, alone = ((2, 4), _alone) if tiny else ((100, 5000), _fresh)
-    few, many = (alone("iav", n, 1, where) for n in sizes)
+    few, many = (alone("iav", n, 1, device) for n in sizes)
     linear = many["seconds"] / sizes[1] / (few["seconds"] / sizes[0])
     what = f"{arch}, batch {len(x)}, against a plain forward; memory and time of IA-scores: vit_mini, {sizes[1]} images against {sizes[0]}"
     also = dict(memory=(many["bytes"] / few["bytes"], 1.5), time_per_image=(linear, 1.1))
     return [measure.entry("attention", what, pairs, 1.15, False, **also)]
 
 
-def data_share(where: torch.device, tiny: bool) -> list[Entry]:
+def data_share(device: torch.device, tiny: bool) -> list[Entry]:
     found = []
     for arch in ("vit_mini", "resnet34_slim"):
-        model, _, targets = _model(arch, where, 4 if tiny else 32)
+        model, _, targets = _model(arch, device, 4 if tiny else 32)
         model.train()
         optimizer = torch.optim.AdamW(model.parameters(), 1e-5)
-        images, generator = _images(len(targets), 32).to(where), torch.Generator().manual_seed(0)
+        images, generator = _images(len(targets), 32).to(device), torch.Generator().manual_seed(0)
 
         def prepare(model=model, images=images, generator=generator) -> torch.Tensor:
             return data.preprocess(
@@ -314,8 +315,8 @@ def data_share(where: torch.device, tiny: bool) -> list[Entry]:
             nn.functional.cross_entropy(model(prepare()), targets).backward()
             optimizer.step()
 
-        pairs = measure.compare(prepare, step, where, 1 if tiny else 5)
-        top = 0.05 if where.type == "cuda" else 0.1
+        pairs = measure.compare(prepare, step, device, 1 if tiny else 5)
+        top = 0.05 if device.type == "cuda" else 0.1
         found.append(
             measure.entry(
                 "data_share",
@@ -346,39 +347,37 @@ def run(
 ) -> list[Entry]:
     """Measure the cases (those whose name starts with `only`) and write `file`; all its entries.
 
-    What `only` leaves out stays in the file as it was. tiny: sizes for tests, whose ratios mean
-    nothing. Raises ValueError for an unknown name.
+    What `only` leaves out stays in the file as it was; each case is kept as soon as it is
+    measured. tiny: sizes for tests, whose ratios mean nothing. Raises ValueError for an unknown
+    name.
     """
-    chosen = {
-        name: case
+    cases = [
+        case
         for name, case in CASES.items()
         if not only or name.startswith(only) or only.startswith(name)
-    }
-    if not chosen:
+    ]
+    if not cases:
         raise ValueError(
             f"There is nothing called {only!r} to measure: use one of {', '.join(CASES)}."
         )
-    where, before = env.device(device or "cpu"), torch.get_num_threads()
-    label = torch.cuda.get_device_name() if where.type == "cuda" else "CPU, 1 thread"
-    kept = (
-        {e["name"]: e for e in json.loads(file.read_text("utf-8"))}
-        if only and file.exists()
-        else {}
-    )
+    place, threads = env.device(device or "cpu"), torch.get_num_threads()
+    label = torch.cuda.get_device_name() if place.type == "cuda" else "CPU, 1 thread"
+    former = json.loads(file.read_text("utf-8")) if file.exists() else []
+    kept = {entry["name"]: entry for entry in former}
     torch.set_num_threads(1)
     try:
-        for case in chosen.values():
-            for entry in case(where, tiny):
+        for case in cases:
+            for entry in case(place, tiny):
                 print(
-                    f"{entry['name']:17}{entry['ratio']:7.2f}  {entry['bound']} {entry['target']:<5}"
-                    f"{'holds' if entry['holds'] else 'MISSED'}  {entry['also'] or ''}",
+                    f"{entry['name']:17}{entry['ratio']:7.2f}  {entry['bound']} "
+                    f"{entry['target']:<5}{'holds' if entry['holds'] else 'MISSED'}  "
+                    f"{entry['also'] or ''}",
                     flush=True,
                 )
                 kept[entry["name"]] = entry | {"device": label}
+            env.write(file, json.dumps(list(kept.values()), indent=1) + "\n")
     finally:
-        torch.set_num_threads(before)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(list(kept.values()), indent=1) + "\n", "utf-8")
+        torch.set_num_threads(threads)
     return list(kept.values())
 
 
@@ -388,13 +387,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", help="cpu (the default) or cuda")
     parser.add_argument("--only", help="one case, such as gradcam")
     parser.add_argument("--case", nargs=3, help=argparse.SUPPRESS)
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        if asked.case:
+        if options.case:
             torch.set_num_threads(1)
-            task, n, steps = asked.case
-            print(json.dumps(_alone(task, int(n), int(steps), env.device(asked.device))))
+            task, n, steps = options.case
+            print(json.dumps(_alone(task, int(n), int(steps), env.device(options.device))))
         else:
-            run(asked.device, asked.only)
+            run(options.device, options.only)
     except (ValueError, RuntimeError) as error:
         sys.exit(str(error))

@@ -36,13 +36,18 @@ LIMITS = {"cnn": (10, 0.15), "vit": (15, 0.40)}  # seconds of the recipe, share 
 BUDGETS = {"ig": 30, "lrp": 4, "attention": 4, "iav": 4}  # seconds for 2,500 images
 
 
-def peak(where: torch.device, n: int = 8192) -> float:
-    """Operations a second of one bfloat16 product (n, n) x (n, n), best of ten; float32 on a CPU."""
-    a = torch.randn(
-        n, n, device=where, dtype=torch.bfloat16 if where.type == "cuda" else torch.float32
-    )
-    measure.seconds(lambda: a @ a, where)
-    return 2 * n**3 / min(measure.seconds(lambda: a @ a, where) for _ in range(10))
+def peak(device: torch.device, n: int = 8192) -> float:
+    """Operations a second of one product (n, n) x (n, n), best of ten.
+
+    In the precision that the card computes fast: bfloat16 from compute capability 8.0 on, float16
+    before; float32 on a CPU.
+    """
+    dtype = torch.float32
+    if device.type == "cuda":
+        dtype = torch.bfloat16 if torch.cuda.get_device_capability() >= (8, 0) else torch.float16
+    a = torch.randn(n, n, device=device, dtype=dtype)
+    measure.seconds(lambda: a @ a, device)
+    return 2 * n**3 / min(measure.seconds(lambda: a @ a, device) for _ in range(10))
 
 
 def _size(tiny: bool) -> Profile:
@@ -61,36 +66,42 @@ def _model(arch: str, n_classes: int) -> nn.Module:
         return models.build(arch, n_classes, "none")
 
 
-def _step_flops(model: nn.Module, batch: int, where: torch.device) -> float:
+def _step_flops(model: nn.Module, batch: int, device: torch.device) -> float:
     """Operations an image of one forward and backward pass."""
-    x = torch.zeros(batch, 3, model.input_size, model.input_size, device=where)
-    return measure.flops(lambda: model.to(where)(x).sum().backward()) / batch
+    x = torch.zeros(batch, 3, model.input_size, model.input_size, device=device)
+    return measure.flops(lambda: model.to(device)(x).sum().backward()) / batch
 
 
 def _train(kind: str, tiny: bool) -> dict:
     """The recipe in this process; what a parent wants to know of it."""
-    chosen, where = _size(tiny), env.device()
+    chosen, device = _size(tiny), env.device()
     arch = chosen.vit if kind == "vit" else chosen.cnn
     recipe = RECIPES["smoke" if tiny else "paper", kind]
     parts = data.splits(chosen)
     env.seed_everything(chosen.seed)
     model = _model(arch, len(parts.train.classes))
+    histories = []
     with tempfile.TemporaryDirectory() as folder:
-        history = train.fit(model, parts.train, parts.val, recipe, Path(folder))
-    largest = measure.held(True, where)
+        held, _ = measure.memory(
+            lambda: histories.append(
+                train.fit(model, parts.train, parts.val, recipe, Path(folder))
+            ),
+            device,
+        )
+    history = histories[0]
     return {
         "arch": arch,
         "weights": model.provenance,
         "data": parts.train.source,
         "seconds": history.seconds,
         "images": recipe.epochs * len(parts.train),
-        "bytes": largest,
+        "bytes": held,
         "accuracy": max(history.val_accuracy),
-        "flops": _step_flops(model, 4, where),
+        "flops": _step_flops(model, 4, device),
     }
 
 
-def recipe(where: torch.device, tiny: bool, kind: str) -> list[Entry]:
+def recipe(device: torch.device, tiny: bool, kind: str) -> list[Entry]:
     """Fine-tuning as in the paper, in a fresh process: seconds in all, and the share of the peak."""
     words = [
         sys.executable,
@@ -112,7 +123,7 @@ def recipe(where: torch.device, tiny: bool, kind: str) -> list[Entry]:
     facts |= {"images_per_second": told["images"] / told["seconds"], "peak_mb": told["bytes"] / 1e6}
     speed, top = (
         told["flops"] * told["images"] / told["seconds"],
-        peak(where, 512 if tiny else 8192),
+        peak(device, 512 if tiny else 8192),
     )
     what = f"{told['arch']}, paper recipe, {told['images']:,} images seen"
     return [
@@ -146,21 +157,19 @@ def _work(name: str, model: nn.Module) -> Callable[[torch.Tensor], object]:
     }[name]
 
 
-def explaining(where: torch.device, tiny: bool, name: str) -> list[Entry]:
+def explaining(device: torch.device, tiny: bool, name: str) -> list[Entry]:
     """One explanation of the test set by the ViT: seconds and peak memory."""
     chosen = _size(tiny)
     images = data.splits(chosen).test.images
-    model = _model(chosen.vit, 10).to(where)
+    model = _model(chosen.vit, 10).to(device)
     work = _work(name, model)
     work(images[:2])
-    if where.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    took = measure.seconds(lambda: work(images), where)
+    held, took = measure.memory(lambda: work(images), device)
     what = f"{name} of {len(images):,} images at {model.input_size} px, {chosen.vit}"
     facts = {
         "arch": chosen.vit,
         "weights": model.provenance,
-        "peak_mb": measure.held(True, where) / 1e6,
+        "peak_mb": held / 1e6,
     }
     return [measure.entry(name, what, [(took, BUDGETS[name])], 1, False) | facts]
 
@@ -181,21 +190,20 @@ def run(only: str | None = None, tiny: bool = False, file: Path = FILE) -> list[
         raise ValueError(
             f"There is nothing called {only!r} to measure: use one of {', '.join(CASES)}."
         )
-    where = env.device()
-    if where.type != "cuda" and not tiny:
+    device = env.device()
+    if device.type != "cuda" and not tiny:
         raise RuntimeError(
             "There is no GPU here: python -m utils.bench measures what a CPU can tell."
         )
     kept = {e["name"]: e for e in json.loads(file.read_text("utf-8"))} if file.exists() else {}
     for name in [only] if only else CASES:
-        for entry in CASES[name](where, tiny):
+        for entry in CASES[name](device, tiny):
             print(
                 f"{entry['name']:12}{entry['ours']:10.4g} of {entry['peer']:<10.4g}{entry['unit']:14}{'holds' if entry['holds'] else 'MISSED'}",
                 flush=True,
             )
             kept[entry["name"]] = entry | {"device": env.device_name(), "command": COMMAND}
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(list(kept.values()), indent=1) + "\n", "utf-8")
+        env.write(file, json.dumps(list(kept.values()), indent=1) + "\n")
     return list(kept.values())
 
 
@@ -205,10 +213,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--only", help=f"one of {', '.join(CASES)}")
     parser.add_argument("--case", choices=list(LIMITS), help=argparse.SUPPRESS)
     parser.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        print(json.dumps(_train(asked.case, asked.tiny))) if asked.case else run(
-            asked.only, asked.tiny
+        print(json.dumps(_train(options.case, options.tiny))) if options.case else run(
+            options.only, options.tiny
         )
     except (ValueError, RuntimeError) as error:
         sys.exit(str(error))

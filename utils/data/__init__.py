@@ -1,24 +1,29 @@
 """Image sets: where they come from, how they are split, and how they become model input."""
 
+from .cache import Broken, decoded
 from .cifar import PAPER_POOL
-from .folders import decoded
+from .copies import NearCopies, near_copies
 from .network import impatient, reachable
 from .pixels import CORRUPTIONS, augment, blur, corrupt, preprocess, read_image
 from .sets import ImageSet, Splits
-from .sources import SOURCES, load, splits
+from .sources import SOURCES, fingerprint, load, splits
 
 __all__ = [
     "CORRUPTIONS",
     "PAPER_POOL",
     "SOURCES",
+    "Broken",
     "ImageSet",
+    "NearCopies",
     "Splits",
     "augment",
     "blur",
     "corrupt",
     "decoded",
+    "fingerprint",
     "impatient",
     "load",
+    "near_copies",
     "preprocess",
     "reachable",
     "read_image",

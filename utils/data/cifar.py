@@ -1,44 +1,58 @@
-"""CIFAR-10 (Krizhevsky 2009): as an image folder in data/cifar10, torchvision's copy, or its download."""
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009): an image folder, torchvision's copy, or its download."""
 
 from __future__ import annotations
 
 import torch
 
-from ..env import DATA
-from .folders import read_folder
+from .. import env
+from .folders import FolderSet, open_folder
 from .network import impatient, reachable
 from .sets import ImageSet
 
 PAPER_POOL = 5000  # the first CIFAR-10 training images: the paper's subset; never pretrained on
+NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 
 
-def _cifar_folder(split: str) -> ImageSet | None:
-    folder = DATA / "cifar10" / split
-    if not folder.is_dir():
+def _from_folder(name: str, split: str) -> FolderSet | None:
+    folder = env.DATA / name
+    if not (folder / split).is_dir():
         return None
-    jpeg = next(folder.glob("*/*.jpg"), None) is not None
-    return read_folder(folder, "CIFAR-10 (JPEG copy)" if jpeg else "CIFAR-10 (image folder)")
+    jpeg = next((folder / split).glob("*/*.jpg"), None) is not None
+    kind = "JPEG copy" if jpeg else "image folder"
+    return open_folder(folder, f"{NAMES[name]} ({kind})")[split]
 
 
-def _cifar_torchvision(split: str, download: bool) -> ImageSet | None:
-    from torchvision.datasets import CIFAR10
+def _from_torchvision(name: str, split: str, download: bool) -> ImageSet | None:
+    from torchvision.datasets import CIFAR10, CIFAR100
 
-    if download and not reachable(CIFAR10.url):
+    kind = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
+    if download and not reachable(kind.url):
         return None
     try:
         with impatient():
-            found = CIFAR10(DATA, train=split == "train", download=download)
+            copy = kind(env.DATA, train=split == "train", download=download)
     except RuntimeError:  # torchvision's word for "not there or not whole"
         return None
     except OSError as error:
-        print(f"The CIFAR-10 download failed: {error}")
+        print(f"The {NAMES[name]} download failed: {error}")
         return None
-    images = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
-    return ImageSet(
-        images, torch.tensor(found.targets), tuple(found.classes), "CIFAR-10 (torchvision)"
-    )
+    images = torch.from_numpy(copy.data).permute(0, 3, 1, 2).contiguous()
+    labels = torch.tensor(copy.targets)
+    return ImageSet(images, labels, tuple(copy.classes), f"{NAMES[name]} (torchvision)")
 
 
-def cifar10(split: str, download: bool = True) -> ImageSet | None:
-    found = _cifar_folder(split) or _cifar_torchvision(split, download=False)
-    return found or (_cifar_torchvision(split, download=True) if download else None)
+def cifar(name: str, split: str, download: bool = True) -> ImageSet | FolderSet | None:
+    """A split of "cifar10" or "cifar100", or None if it cannot be had."""
+    local = _from_folder(name, split) or _from_torchvision(name, split, download=False)
+    return local or (_from_torchvision(name, split, download=True) if download else None)
+
+
+def required(name: str, split: str) -> ImageSet | FolderSet:
+    """The same, or FileNotFoundError with what to do."""
+    found = cifar(name, split)
+    if found is None:
+        raise FileNotFoundError(
+            f"{NAMES[name]} is neither in data/ nor can it be downloaded: connect to the internet "
+            f"once, put it in data/{name}/{{train,test}}/<class>/, or use the source shapes10."
+        )
+    return found

@@ -11,14 +11,47 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+VERSION = 2  # of what read_image makes of a file; kept pixels of another one are read again
 PIXEL_LIMIT = 64_000_000  # a larger picture could ask for gigabytes while it is unpacked
+
+
+def _grey_levels(values: np.ndarray) -> np.ndarray:
+    """Grey values of any number type (H, W) as uint8 levels, so that a picture can be seen.
+
+    Whole numbers from 0 are taken to have 8, 12 or 16 bits, the fewest that hold the largest one
+    (scanners write 12 bits into 16-bit files); real numbers from 0 to at most 1 are shares of
+    white, up to 255 they are levels. Everything else (negative values, as of a CT scanner; 32
+    bits) is stretched from its smallest value to its largest. Values that are not finite are 0.
+    """
+    exact = np.issubdtype(values.dtype, np.integer)
+    values = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0)
+    low, high = values.min(), values.max()
+    whites = (255, 4095, 65535) if exact else (1, 255)
+    white = next((w for w in whites if high <= w), None)
+    if low < 0 or white is None:
+        values, white = values - low, high - low
+    return (values * (255 / (white or 1))).round().clip(0, 255).astype(np.uint8)
+
+
+def _upright_rgb(opened: Image.Image) -> Image.Image:
+    """The first frame, turned as EXIF says, in RGB; transparent parts become white."""
+    image = ImageOps.exif_transpose(opened)
+    if image.mode.startswith(("I", "F")):  # convert() would clip these to black or white
+        image = Image.fromarray(_grey_levels(np.asarray(image)))
+    if image.mode in ("P", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+    if image.mode == "RGBA":  # as a browser shows it
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def read_image(file: str | Path, size: int | None = None) -> torch.Tensor:
     """One photograph as uint8 (3, H, W): upright (EXIF), RGB, first frame if animated.
 
     size: if given, the shorter side is resized to it and the middle cut out, (3, size, size).
-    Raises ValueError, naming the file, if it is not a readable image or has more than PIXEL_LIMIT pixels.
+    Grey values of 16 or 32 bits and real numbers are scaled (see _grey_levels).
+    Raises ValueError, naming the file, if it is not a readable image or has more than PIXEL_LIMIT
+    pixels.
     """
     name = getattr(file, "name", str(file))
     try:
@@ -27,14 +60,7 @@ def read_image(file: str | Path, size: int | None = None) -> torch.Tensor:
                 raise ValueError(
                     f"{opened.width} x {opened.height} pixels are more than {PIXEL_LIMIT:,}"
                 )
-            image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I"):  # 16-bit greys, which convert() would clip to white
-                image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
-            if image.mode in ("P", "LA", "PA") or "transparency" in image.info:
-                image = image.convert("RGBA")
-            if image.mode == "RGBA":  # transparent parts become white, as a browser shows them
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = image.convert("RGB")
+            image = _upright_rgb(opened)
             if size is not None:
                 image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
     except (
@@ -45,7 +71,7 @@ def read_image(file: str | Path, size: int | None = None) -> torch.Tensor:
         Image.DecompressionBombError,
     ) as error:
         raise ValueError(
-            f"{name} cannot be read as an image ({error}): save it again as JPEG or PNG, or remove it."
+            f"{name} cannot be read as an image ({error}): save it again as JPEG or PNG."
         ) from error
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
@@ -70,10 +96,10 @@ def _along(
 ) -> torch.Tensor:
     """int32 levels (B, 3, h, w) resized along one axis, rounded; sums stay below 2^31."""
     weights = weights[:, :, None] if axis == -2 else weights
-    found = levels.index_select(axis, places[0]).mul_(weights[0])
+    total = levels.index_select(axis, places[0]).mul_(weights[0])
     for place, weight in zip(places[1:], weights[1:], strict=True):
-        found.addcmul_(levels.index_select(axis, place), weight)
-    return found.add_(2**21).bitwise_right_shift_(22)
+        total.addcmul_(levels.index_select(axis, place), weight)
+    return total.add_(2**21).bitwise_right_shift_(22)
 
 
 def _resize(images: torch.Tensor, size: int | tuple[int, int]) -> torch.Tensor:

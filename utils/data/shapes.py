@@ -2,6 +2,12 @@
 
 Ten outlines are drawn from signed distance functions (negative inside) in normalised
 coordinates, so that the same code gives images and ground-truth masks at any size.
+
+The object cannot be found without looking at hues and their places together. The ground is made of
+patches of two opposite hues, the object has a third one at right angles to both: all pixels have
+the same distance from the mean colour, and one pattern of bright and dark runs through object and
+ground alike. Objects stand off the centre, and each picture holds a smaller distractor, a bar in
+the object's colour, that says nothing about the class.
 """
 
 from __future__ import annotations
@@ -9,6 +15,8 @@ from __future__ import annotations
 import math
 
 import torch
+
+from .pixels import blur
 
 CLASSES = (
     "disc",
@@ -94,6 +102,9 @@ DISTANCES = {
     "hourglass": _polygon([(-0.8, -0.95), (0.8, -0.95), (-0.8, 0.95), (0.8, 0.95)]),
 }
 
+_BAR = _polygon([(-1, -0.3), (1, -0.3), (1, 0.3), (-1, 0.3)])  # the distractor, of no class
+LIGHT, CHROMA = 0.05, 0.32  # deviation of the brightness, and the length of every hue
+
 
 def _pink_noise(n: int, size: int, generator: torch.Generator) -> torch.Tensor:
     """1/f noise (n, 3, size, size) with zero mean and unit deviation per image."""
@@ -105,44 +116,93 @@ def _pink_noise(n: int, size: int, generator: torch.Generator) -> torch.Tensor:
     return noise / noise.std(dim=(1, 2, 3), keepdim=True)
 
 
-def draw(labels: torch.Tensor, size: int = 32, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw one image for each label.
+def _layout(radius: torch.Tensor, angle: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+    """Centres (N, 2) in 0..1, off the middle: `place` 1 touches the border, 0 is the middle."""
+    direction = torch.stack([angle.cos(), angle.sin()], -1)
+    direction = direction / direction.abs().amax(-1, keepdim=True)  # along a square, not a circle
+    return 0.5 + direction * ((0.5 - 1.05 * radius) * place)[:, None]
 
-    labels: int64 (N,), indices into CLASSES. Returns images uint8 (N, 3, size, size) and
-    masks bool (N, size, size), true where the object covers at least half a pixel. Position,
-    scale (radius 24-38 % of the width), rotation (up to 20 degrees) and colours are random;
-    the object is bright, the ground dark. The same seed gives the same images.
+
+def _coverage(
+    labels: torch.Tensor, centre: torch.Tensor, radius: torch.Tensor, angle: torch.Tensor, size: int
+) -> torch.Tensor:
+    """How much of each pixel an object covers, anti-aliased: (N, size, size) in 0..1.
+
+    labels index CLASSES; len(CLASSES) is the distractor.
     """
-    generator = torch.Generator().manual_seed(seed)
-    n = len(labels)
-
-    def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
-        return torch.rand(n, *shape, generator=generator) * (high - low) + low
-
-    radius = uniform(0.24, 0.38)
-    centre = 0.5 + uniform(-1, 1, 2) * (0.5 - radius)[:, None] * 0.8
-    angle = uniform(-math.pi / 9, math.pi / 9)
     axis = (torch.arange(size) + 0.5) / size
     grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)  # (size, size, 2) as x, y
     p = (grid[None] - centre[:, None, None]) / radius[:, None, None, None]
     cos, sin = angle.cos(), angle.sin()
     turn = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], -2)
     p = torch.einsum("nij,nhwj->nhwi", turn, p)
+    distance = torch.empty(len(labels), size, size)
+    for index, outline in enumerate((*DISTANCES.values(), _BAR)):
+        members = labels == index
+        distance[members] = outline(p[members])
+    return (0.5 - distance * radius[:, None, None] * size).clamp(0, 1)
 
-    distance = torch.empty(n, size, size)
-    for index, name in enumerate(CLASSES):
-        chosen = labels == index
-        distance[chosen] = DISTANCES[name](p[chosen])
-    coverage = (0.5 - distance * radius[:, None, None] * size).clamp(0, 1)  # anti-aliased edge
 
-    paint = uniform(0.55, 1.0, 3)
-    paint[torch.arange(n), torch.randint(0, 3, (n,), generator=generator)] = 0.95
-    ground = (
-        uniform(0.05, 0.3, 3)[..., None, None] + 0.09 * _pink_noise(n, size, generator)
-    ).clamp(0, 0.5)
-    blend = coverage[:, None] * paint[..., None, None] + (1 - coverage[:, None]) * ground
-    blend = blend + 0.02 * torch.randn(blend.shape, generator=generator)
-    return (blend.clamp(0, 1) * 255).round().to(torch.uint8), coverage >= 0.5
+def _paint(coverage: torch.Tensor, hue: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """uint8 pictures (N, 3, size, size): coverage (N, size, size) in 0..1 of the hue (N,), an angle."""
+    n, size = len(coverage), coverage.shape[-1]
+    patches, shade = _pink_noise(n, size, generator)[:, :2].unbind(1)
+    patches = blur(patches[:, None], size / 20)[:, 0]  # as large as an object's parts
+    patches = patches - patches.flatten(1).median(1).values[:, None, None]  # half of each hue
+    patches = (6 * patches / patches.std(dim=(1, 2), keepdim=True)).tanh()
+    thirds = torch.tensor([0.0, 2 * math.pi / 3, 4 * math.pi / 3])
+    own, across = (
+        (angle[:, None] + thirds).cos()[..., None, None] for angle in (hue, hue + math.pi / 2)
+    )  # each sums to zero over the channels: no brightness
+    cover = coverage[:, None]
+    colour = CHROMA * (cover * own + (1 - cover) * patches[:, None] * across)
+    grain = 0.02 * torch.randn(n, 3, size, size, generator=generator)
+    blend = 0.5 + colour + LIGHT * shade[:, None] + grain
+    return (blend.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def draw(
+    labels: torch.Tensor, size: int = 32, seed: int = 0, second: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw one image for each label.
+
+    labels: int64 (N,), indices into CLASSES. Returns images uint8 (N, 3, size, size) and
+    masks bool (N, size, size), true where the object covers at least half a pixel. Position off
+    the centre, scale (radius 22-27 % of the width), rotation (up to 20 degrees), pattern and hues
+    are random. The same seed gives the same images.
+
+    second: labels (N,) of a second object that takes the distractor's place, the harder level:
+    which of the two does a map of its class mark? Masks are then (N, 2, size, size).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    n = len(labels)
+
+    def uniform(low: float, high: float) -> torch.Tensor:
+        return torch.rand(n, generator=generator) * (high - low) + low
+
+    radius, towards = uniform(0.22, 0.27), uniform(-math.pi, math.pi)
+    centre = _layout(radius, towards, uniform(1.0, 1.1))
+    turned = uniform(-math.pi / 9, math.pi / 9)
+    bar_radius, bar_turned = uniform(0.12, 0.16), uniform(-math.pi, math.pi)
+    across = towards + math.pi + uniform(-0.5, 0.5)
+    bar_place = uniform(0.75, 1.0)
+    if second is None:
+        other = torch.full_like(labels, len(CLASSES))
+        other_at = _layout(bar_radius, across, bar_place)
+    else:  # two objects of one size, in opposite corners, as far apart as they can be
+        radius = bar_radius = radius.clamp(max=0.25)
+        towards = math.pi / 4 + math.pi / 2 * (2 * towards / math.pi).floor()
+        centre, other_at = (_layout(radius, a, torch.ones(n)) for a in (towards, towards + math.pi))
+        other, bar_turned = second, bar_turned / 9
+    coverage = _coverage(labels, centre, radius, turned, size)
+    beside = _coverage(other, other_at, bar_radius, bar_turned, size)
+    gap = _coverage(torch.zeros_like(labels), centre, 1.25 * radius, turned, size)
+    apart = beside if second is not None else beside * (1 - gap)
+    turn = math.pi * torch.randint(0, 2, (n,), generator=generator)
+    images = _paint(torch.maximum(coverage, apart), turn + uniform(-0.3, 0.3), generator)
+    if second is None:
+        return images, coverage >= 0.5
+    return images, torch.stack([coverage, beside], 1) >= 0.5
 
 
 def balanced_labels(n: int, seed: int = 0) -> torch.Tensor:

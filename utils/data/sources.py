@@ -2,60 +2,117 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from ..env import Profile, profile
-from . import pairs
 from .builtin import digits, shapes10
-from .cifar import PAPER_POOL, cifar10
-from .folders import read_folder
+from .cifar import PAPER_POOL, cifar, required
+from .folders import FolderSet, note, open_folder
+from .layout import plural, survey
+from .pairs import load_pair, shapes_pair
 from .sets import ImageSet, Splits, draw
 
-SOURCES = ("auto", "cifar10", "shapes10", "cats_vs_dogs", "shapes10_pair", "digits", "folder:PATH")
+
+def _auto(split: str) -> ImageSet | FolderSet:
+    """CIFAR-10 where it can be had, else Shapes-10, which is printed."""
+    image_set = cifar("cifar10", split)
+    if image_set is None:
+        note(
+            "CIFAR-10 is not in data/ and cannot be downloaded: "
+            "using the built-in Shapes-10 instead."
+        )
+    return image_set or shapes10(split)
+
+
+READERS: dict[str, Callable[[str], ImageSet | FolderSet]] = {
+    "auto": _auto,
+    "cifar10": lambda split: required("cifar10", split),
+    "cifar100": lambda split: required("cifar100", split),
+    "shapes10": shapes10,
+    "cats_vs_dogs": load_pair,
+    "shapes10_pair": shapes_pair,
+    "digits": digits,
+}
+SOURCES = (*READERS, "folder:PATH")
+
+
+def _folder(source: str) -> Path:
+    """The path in folder:PATH; quotes and ~ are understood."""
+    return Path(source.removeprefix("folder:").strip().strip("\"'")).expanduser()
+
+
+def _open(source: str, split: str) -> ImageSet | FolderSet:
+    if split not in ("train", "test"):
+        raise ValueError(f"There is no split {split!r}: use train or test.")
+    if source.startswith("folder:"):
+        return open_folder(_folder(source), source)[split]
+    if source not in READERS:
+        raise ValueError(f"There is no data source {source!r}: use {', '.join(SOURCES)}.")
+    return READERS[source](split)
+
+
+def _open_both(source: str) -> tuple[ImageSet | FolderSet, ImageSet | FolderSet]:
+    """The training pool and the test split; a folder is gone through once."""
+    pool = _open(source, "train")
+    test = pool.test if isinstance(pool, FolderSet) else None
+    return pool, test or _open(source, "test")
 
 
 def load(source: str = "auto", split: str = "train") -> ImageSet:
     """A whole split of an image set.
 
-    source: "auto" (CIFAR-10 as an image folder in data/cifar10, else torchvision's copy, else
-    its download, else Shapes-10, said aloud), "cifar10", "shapes10", "digits", "cats_vs_dogs" and
-    "shapes10_pair" (two classes; see cats_dogs), or "folder:PATH"
-    (PATH/{train,test}/<class>/<image>, or PATH/<class>/<image>, of which a fifth of each class
-    is the test split). split: "train" or "test". Raises ValueError for an unknown source or
-    split, FileNotFoundError if the source cannot be had.
+    source: "auto" (CIFAR-10 as an image folder in data/cifar10, else torchvision's copy, else its
+    download, else Shapes-10, which is printed), one of READERS, or "folder:PATH" (see
+    `open_folder`). split: "train" or "test". Raises ValueError for an unknown source or split and
+    for a folder that cannot be used, FileNotFoundError if the source cannot be had.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"There is no split {split!r}: use train or test.")
-    if source in ("auto", "cifar10"):
-        found = cifar10(split)
-        if found is None and source == "cifar10":
-            raise FileNotFoundError(
-                "CIFAR-10 is neither in data/ nor can it be downloaded: connect to the internet once, "
-                "put it in data/cifar10/{train,test}/<class>/, or use the source shapes10."
-            )
-        if found is None:
-            print(
-                "CIFAR-10 is not in data/ and cannot be downloaded: using the built-in Shapes-10 instead."
-            )
-        return found or shapes10(split)
-    if source == "shapes10":
-        return shapes10(split)
-    if source == "digits":
-        return digits(split)
-    if source == "cats_vs_dogs":
-        return pairs.load_pair(split)
-    if source == "shapes10_pair":
-        return pairs.shapes_pair(split)
-    if source.startswith("folder:"):
-        folder = Path(source.removeprefix("folder:")).expanduser()
-        if (folder / "train").is_dir():
-            return read_folder(folder / split, source)
-        whole = read_folder(folder, source)
-        test, train = draw(whole.labels.numpy(), (round(len(whole) / 5), len(whole)), 0, True)
-        return whole.subset(np.sort(test if split == "test" else train))
-    raise ValueError(f"There is no data source {source!r}: use {', '.join(SOURCES)}.")
+    image_set = _open(source, split)
+    return image_set.whole() if isinstance(image_set, FolderSet) else image_set
+
+
+def fingerprint(source: str) -> str:
+    """A hash of what a source's files are (path, size, time); "" for sources other than a folder.
+
+    Whatever is kept of a folder's results is out of date when this changes.
+    """
+    if not source.startswith("folder:"):
+        return ""
+    layout = survey(_folder(source).resolve(), source)
+    files = [f for by_class in layout.files.values() for fs in by_class.values() for f in fs]
+    states = [f"{f}:{s.st_size}:{s.st_mtime_ns}" for f in sorted(files) for s in [os.stat(f)]]
+    return hashlib.sha256("|".join(states).encode()).hexdigest()[:16]
+
+
+def _shares(n_pool: int, n_classes: int, chosen: Profile) -> tuple[int, int]:
+    """How many of n_pool images train and validate: the profile's numbers or its proportions.
+
+    In a small set one image of each class should validate, but never more than a quarter do.
+    """
+    n_train, n_val = chosen.n_train, chosen.n_val
+    if n_train + n_val <= n_pool:
+        return n_train, n_val
+    share = round(n_pool * n_val / (n_train + n_val))
+    n_val = min(max(n_classes, share), max(1, n_pool // 4))
+    return n_pool - n_val, n_val
+
+
+def _draw_parts(
+    pool: ImageSet | FolderSet, n_pool: int, chosen: Profile, stratify: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the pool to train with and to validate with."""
+    labels, own = pool.labels[:n_pool].numpy(), getattr(pool, "val_from", None)
+    if own is not None and 0 < own < n_pool:
+        (train,) = draw(labels[:own], (chosen.n_train,), chosen.seed, stratify)
+        (val,) = draw(labels[own:], (chosen.n_val,), chosen.seed, stratify)
+        return train, val + own
+    sizes = _shares(n_pool, len(pool.classes), chosen)
+    train, val = draw(labels, sizes, chosen.seed, stratify)
+    return train, val
 
 
 def splits(chosen: Profile | None = None, stratify: bool = True) -> Splits:
@@ -63,31 +120,54 @@ def splits(chosen: Profile | None = None, stratify: bool = True) -> Splits:
 
     Up to `paper`, train and validation come from CIFAR-10's first 5,000 training images: the
     course weights have never seen those. A set smaller than the profile asks for is shared out in
-    the profile's proportions, and that is said.
+    the profile's proportions, which is printed; a folder with validation images of its own keeps
+    them. Of a folder only the images that are drawn are decoded. Raises ValueError if a part
+    would be empty.
     """
     chosen = chosen or profile()
-    pool, test = load(chosen.source, "train"), load(chosen.source, "test")
+    pool, test = _open_both(chosen.source)
     if pool.classes != test.classes:
         odd = ", ".join(sorted(set(pool.classes) ^ set(test.classes))[:3])
         raise ValueError(
             f"{pool.source} (train) and {test.source} (test) differ in their classes ({odd}): "
             "give both splits the same class folders."
         )
-    aside = pool.source.startswith("CIFAR-10") and chosen.name != "full"
+    aside = pool.source.startswith("CIFAR-10 ") and chosen.name != "full"
     n_pool = min(len(pool), PAPER_POOL) if aside else len(pool)  # others may lie sorted by class
-    n_train, n_val = chosen.n_train, chosen.n_val
-    if n_train + n_val > n_pool:
-        n_val = max(len(pool.classes), round(n_pool * n_val / (n_train + n_val)))
-        n_train = n_pool - n_val
-        print(
-            f"{pool.source} has {n_pool} training images: using {n_train} to train and {n_val} to validate."
+    if n_pool < 2 or not len(test):
+        raise ValueError(
+            f"{pool.source} has {plural(n_pool, 'training image')} and {len(test)} to test with: "
+            "training, validation and test need one at least each, better ten of each class."
         )
-    labels = pool.labels[:n_pool].numpy()
-    train_at, val_at = draw(labels, (n_train, n_val), chosen.seed, stratify)
+    train_at, val_at = _draw_parts(pool, n_pool, chosen, stratify)
     (test_at,) = draw(test.labels.numpy(), (chosen.n_test,), chosen.seed, stratify)
+    _say_sizes(pool, train_at, val_at, test_at, chosen)
     return Splits(
         pool.subset(train_at),
         pool.subset(val_at),
         test.subset(test_at),
         {"train": train_at, "val": val_at, "test": test_at},
     )
+
+
+def _say_sizes(
+    pool: ImageSet | FolderSet,
+    train: np.ndarray,
+    val: np.ndarray,
+    test: np.ndarray,
+    chosen: Profile,
+) -> None:
+    """Print where the parts are smaller than the profile's or lack a class."""
+    wanted = (chosen.n_train, chosen.n_val, chosen.n_test)
+    if any(len(rows) < n for rows, n in zip((train, val, test), wanted, strict=True)):
+        note(
+            f"{pool.source} has fewer images than the profile {chosen.name} asks for: "
+            f"using {len(train)} to train, {len(val)} to validate and {len(test)} to test."
+        )
+    missing = len(pool.classes) - len(np.unique(pool.labels.numpy()[train]))
+    if missing:
+        note(
+            f"{pool.source}: the {plural(len(train), 'training image')} of the profile "
+            f"{chosen.name} leave out {missing} of {len(pool.classes)} classes; "
+            "choose a larger profile or give more images of each."
+        )

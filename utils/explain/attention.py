@@ -14,9 +14,12 @@ from timm.layers.attention import Attention
 from torch import nn
 
 from ..models import Question, Targets, evaluating, per_chunk, prepare, vit
-from .replay import as_question
+from .replay import ANY, as_question
 
 # ---------------------------------------------------------------- the maps
+
+
+OWN_WAY = f"{{}} does not go timm's way, so the maps cannot be known: use {ANY}."
 
 
 def _rows(attn: Attention, qkv: torch.Tensor, read: slice) -> torch.Tensor:
@@ -24,6 +27,29 @@ def _rows(attn: Attention, qkv: torch.Tensor, read: slice) -> torch.Tensor:
     q, k, _ = qkv.unflatten(-1, (3, attn.num_heads, attn.head_dim)).unbind(2)
     q, k = attn.q_norm(q[:, read].transpose(1, 2)), attn.k_norm(k.transpose(1, 2))
     return (q * attn.scale @ k.transpose(-2, -1)).softmax(-1)
+
+
+class _Watch:
+    """Recomputes one attention module's rows, and checks that the model multiplied with the first."""
+
+    def __init__(self, attn: Attention, read: slice) -> None:
+        self.attn, self.first, self.read = attn, read.start or 0, read
+        self.agrees = False
+        self.hooks = [
+            attn.qkv.register_forward_hook(self.recompute),
+            attn.norm.register_forward_pre_hook(self.check),
+        ]
+
+    def recompute(self, _: nn.Module, __: tuple, qkv: torch.Tensor) -> None:
+        attn = self.attn
+        self.rows = _rows(attn, qkv, self.read)
+        v = qkv.unflatten(-1, (3, attn.num_heads, attn.head_dim))[:, :, 2].transpose(1, 2)
+        self.mixed = (self.rows[:, :, :1] @ v).transpose(1, 2).flatten(2)[:, 0]  # (B, D)
+
+    def check(self, _: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        own, ours = given[0][:, self.first], self.mixed
+        close = 0.05 if own.dtype in (torch.float16, torch.bfloat16) else 5e-3
+        self.agrees = (own - ours).abs().max().item() <= close * own.abs().max().item()
 
 
 def maps(model: nn.Module, x: torch.Tensor, rows: str = "cls") -> torch.Tensor:
@@ -34,30 +60,24 @@ def maps(model: nn.Module, x: torch.Tensor, rows: str = "cls") -> torch.Tensor:
     distilled DeiT reads two tokens and an average-pooled model all patches: theirs is the mean of
     the rows, and row_name() says so. "all" gives (B, L, heads, T, T). The special tokens come
     first, CLS as token 0; each row sums to 1. No gradient is kept. Raises ValueError for other
-    rows, for models that are not timm ViTs with plain attention, and for rows="cls" where the head
-    pools by maximum or attention.
+    rows, for models that are not timm ViTs with plain attention or whose attention is not what
+    timm's would be, and for rows="cls" where the head pools by maximum or attention.
     """
     if rows not in ("cls", "all"):
         raise ValueError(f"There are no attention rows {rows!r}: use 'cls' or 'all'.")
     blocks = vit.blocks(model)
     read = vit.tokens(model).read if rows == "cls" else slice(None)
-    found: list[torch.Tensor] = []
-
-    def keep(attn: Attention, qkv: torch.Tensor) -> None:
-        kept = _rows(attn, qkv, read)
-        found.append(kept.mean(2) if rows == "cls" else kept)
-
-    hooks = [
-        block.attn.qkv.register_forward_hook(lambda _, __, qkv, attn=block.attn: keep(attn, qkv))
-        for block in blocks
-    ]
+    watches = [_Watch(block.attn, read) for block in blocks]
     try:
         with evaluating(model), torch.no_grad():
             model(x)
     finally:
-        for hook in hooks:
+        for hook in (hook for watch in watches for hook in watch.hooks):
             hook.remove()
-    return torch.stack(found, 1)
+    for i, watch in enumerate(watches):
+        if not watch.agrees:
+            raise ValueError(OWN_WAY.format(f"The attention of block {i}"))
+    return torch.stack([w.rows.mean(2) if rows == "cls" else w.rows for w in watches], 1)
 
 
 def row_name(model: nn.Module) -> str:
@@ -98,30 +118,33 @@ def collect(
 def with_gradients(
     model: nn.Module, x: torch.Tensor, question: Question | Targets = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """All maps A and d score / dA of the score in question, both (B, L, heads, T, T), detached.
+    """All maps A and d score / dA of the logit in question, both (B, L, heads, T, T), detached.
 
-    One forward with timm's own unfused attention, one backward; works on frozen models and under
-    torch.no_grad, and leaves no gradient behind. Raises as maps() and as_targets() do.
+    question: a class for all, (B,) classes, None for the predicted ones, or a Question, whose
+    score may be the difference of two logits. One forward with timm's own unfused attention, one
+    backward; works on frozen models and under torch.no_grad, and leaves no gradient behind.
+    Raises as maps() and Question.score() do.
     """
     modules = [block.attn for block in vit.blocks(model)]
     fused = [attn.fused_attn for attn in modules]
-    found: list[torch.Tensor] = []
+    weights: list[torch.Tensor] = []
     hooks = [
-        a.attn_drop.register_forward_pre_hook(lambda _, given: found.append(given[0]))
-        for a in modules
+        attn.attn_drop.register_forward_pre_hook(lambda _, given: weights.append(given[0]))
+        for attn in modules
     ]
     try:
         for attn in modules:
             attn.fused_attn = False
         with evaluating(model), torch.enable_grad():
-            logits = model(x.detach().requires_grad_())
-            score = as_question(question).score(logits).sum()
-            gradients = torch.autograd.grad(score, found)
+            score = as_question(question).score(model(x.detach().requires_grad_())).sum()
+            if len(weights) != len(modules):
+                raise ValueError(OWN_WAY.format("Some block's attention"))
+            gradients = torch.autograd.grad(score, weights)
     finally:
-        for attn, was, hook in zip(modules, fused, hooks, strict=True):
-            attn.fused_attn = was
+        for attn, before, hook in zip(modules, fused, hooks, strict=True):
+            attn.fused_attn = before
             hook.remove()
-    return torch.stack([a.detach() for a in found], 1), torch.stack(gradients, 1)
+    return torch.stack([a.detach() for a in weights], 1), torch.stack(gradients, 1)
 
 
 # ---------------------------------------------------------------- what they say of a head
@@ -222,8 +245,9 @@ def gradient_rollout(
     """Gradient-weighted rollout (Chefer, Gur & Wolf, ICCV 2021, section 3, for self-attention).
 
     (B, 3, H, W) -> (B, patches): the head mean of (d score / dA x A)+ plus I, multiplied over the
-    blocks without normalisation. Values >= 0; unlike plain rollout it depends on the target.
-    Raises as with_gradients() does, and ValueError for a head that pools by maximum or attention.
+    blocks without normalisation. Values >= 0; unlike plain rollout it depends on the target, and
+    on the class that it is compared with. Raises as with_gradients() does, and ValueError for a
+    head that pools by maximum or attention.
     """
     tokens = vit.tokens(model)
     attention, gradients = with_gradients(model, x, question)

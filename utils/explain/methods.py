@@ -41,6 +41,7 @@ class Method:
     chunk: int = 32  # images at once, unless the caller says otherwise
     uses_target: bool = True  # False: the same map for every class
     costly: bool = False  # a hundred passes an image or more: not for plates of many images
+    precise: bool = False  # computes in 32 bits even for a model in 16, and gets its input so
 
     def with_defaults(self, options: dict[str, Any]) -> dict[str, Any]:
         """These options and the defaults of the others. Raises ValueError for one that there is not."""
@@ -144,9 +145,18 @@ METHODS: dict[str, Method] = {
             frozenset({"vit"}),
             signed=True,
             options=dict(cp=False),
-            chunk=8,
+            chunk=16,
+            precise=True,
         ),
-        Method("lrp", "LRP", grids.relevance, signed=True, options=dict(start_layer=0), chunk=8),
+        Method(
+            "lrp",
+            "LRP",
+            grids.relevance,
+            signed=True,
+            options=dict(start_layer=0),
+            chunk=8,
+            precise=True,
+        ),
         Method(
             "attention",
             "Attention",
@@ -269,7 +279,7 @@ def explain(
     question = question_about(images, targets, against)
 
     def maps(rows: slice, batch: int) -> torch.Tensor:
-        x = prepare(model, images[rows])
+        x = prepare(model, images[rows], precise=how.precise)
         heat = how.run(model, x, question[rows], batch=batch, **options)
         return _resize(heat, images.shape[-2:])
 

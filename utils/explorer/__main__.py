@@ -12,7 +12,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PORT = 8866
-LIMIT_MB = 256  # of one upload; servers' own limit of 10 MB is less than a usual photograph
+LIMIT_MB = 256  # of one upload, as in the template; servers themselves allow only 10 MB
 CELL = f"from {__package__}.app import serve\npage = serve()"
 
 

@@ -1,1 +1,64 @@
 """The feedback loop: mistakes, findings, generated images, retraining."""
+
+from .arms import ARMS, BLIND, CONTROLS, PAPER, PUBLISHED, TITLES, training_set
+from .checks import check_findings, nonsense
+from .claude import ClaudeAnalyst, Transport
+from .comparison import (
+    METRICS,
+    Comparison,
+    conclusion,
+    effect,
+    named,
+    points,
+    published_gain,
+    published_verdict,
+)
+from .diffusion import DiffusionGenerator
+from .experiment import Loop, Outcome, Plan, run_seed
+from .findings import WORDS, Evidence, Finding, RuleAnalyst, appearance, gather, traits
+from .generators import RecomposeGenerator, ShapesGenerator
+from .late import LateRecipe
+from .moves import BROKEN, FIXED, RIGHT, inside, judge, middle
+
+__all__ = [
+    "ARMS",
+    "BLIND",
+    "BROKEN",
+    "CONTROLS",
+    "FIXED",
+    "METRICS",
+    "PAPER",
+    "PUBLISHED",
+    "RIGHT",
+    "TITLES",
+    "WORDS",
+    "ClaudeAnalyst",
+    "Comparison",
+    "DiffusionGenerator",
+    "Evidence",
+    "Finding",
+    "LateRecipe",
+    "Loop",
+    "Outcome",
+    "Plan",
+    "RecomposeGenerator",
+    "RuleAnalyst",
+    "ShapesGenerator",
+    "Transport",
+    "appearance",
+    "check_findings",
+    "conclusion",
+    "effect",
+    "gather",
+    "inside",
+    "judge",
+    "middle",
+    "named",
+    "nonsense",
+    "points",
+    "published_gain",
+    "published_verdict",
+    "run_seed",
+    "training_set",
+    "traits",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -15,15 +15,20 @@ from .. import data, models, train
 from ..data import ImageSet
 from ..train import Recipe
 from .generators import Generated
+from .late import Early, LateRecipe, fit_late, late_modules, load_late, save_late
 
 PUBLISHED = ("baseline", "generated", "both", "lora")
-CONTROLS = ("random_generated", "augmented", "more_steps")
+BLIND = ("other_maps", "uniform_maps")  # the same mistakes, without looking where the model looked
+CONTROLS = (*BLIND, "random_generated", "augmented", "more_steps")
 ARMS = PUBLISHED + CONTROLS
+LATE_FILE = "late.safetensors"
 TITLES = {
     "baseline": "baseline",
     "generated": "generated only",
     "both": "generated + training",
     "lora": "LoRA, generated + training",
+    "other_maps": "control: another image's maps",
+    "uniform_maps": "control: uniform maps",
     "random_generated": "control: random generated",
     "augmented": "control: augmented",
     "more_steps": "control: more steps",
@@ -34,10 +39,18 @@ PAPER = {
     "both": 0.978,
     "lora": 0.934,
 }  # Vemula et al., accuracy
+ASKED_BY = {  # whose generated images an arm is trained on
+    "generated": "both",
+    "both": "both",
+    "lora": "both",
+    "other_maps": "other_maps",
+    "uniform_maps": "uniform_maps",
+    "random_generated": "random_generated",
+}
 
 
 def ordinary(images: torch.Tensor, seed: int) -> torch.Tensor:
-    """Mirror, shift, and brightness and contrast changed by up to a quarter; uint8 (N, 3, H, W) in and out."""
+    """Mirror, shift, and brightness and contrast changed by up to a quarter; uint8 (N, 3, H, W)."""
     generator = torch.Generator().manual_seed(seed)
     moved = data.augment(images, generator).float()
     light, contrast = torch.rand(2, len(images), 1, 1, 1, generator=generator) * 0.5 - 0.25
@@ -51,25 +64,27 @@ def ordinary(images: torch.Tensor, seed: int) -> torch.Tensor:
 
 
 def training_set(
-    arm: str, train_set: ImageSet, made: Generated, random_made: Generated, seed: int
+    arm: str, train_set: ImageSet, made: Mapping[str, Generated], seed: int
 ) -> ImageSet:
-    """What an arm is retrained on. Every arm gets as many images, so that all take as many steps."""
+    """What an arm is retrained on. Every arm gets as many images, so that all take as many steps.
+
+    made: the generated images by who asked for them, as ASKED_BY names it.
+    """
     plain = replace(train_set, masks=None)
-    n, total = len(made.labels), len(train_set) + len(made.labels)
+    n = len(made["both"].labels)
     again = torch.randint(len(train_set), (n,), generator=torch.Generator().manual_seed(seed))
-    if arm == "generated":
-        index = torch.arange(total) % n
-        return replace(plain, images=made.images[index], labels=made.labels[index])
-    extra = {
-        "both": (made.images, made.labels),
-        "lora": (made.images, made.labels),
-        "random_generated": (random_made.images, random_made.labels),
-        "augmented": (ordinary(train_set.images[again], seed), train_set.labels[again]),
-        "more_steps": (train_set.images[again], train_set.labels[again]),
-    }
-    if arm not in extra:
+    if arm == "augmented":
+        images, labels = ordinary(train_set.images[again], seed), train_set.labels[again]
+    elif arm == "more_steps":
+        images, labels = train_set.images[again], train_set.labels[again]
+    elif arm in ASKED_BY:
+        source = made[ASKED_BY[arm]]
+        images, labels = source.images, source.labels
+    else:
         raise ValueError(f"There is no arm {arm!r} to retrain: use {', '.join(ARMS[1:])}.")
-    images, labels = extra[arm]
+    if arm == "generated":
+        index = torch.arange(len(train_set) + n) % n
+        return replace(plain, images=images[index], labels=labels[index])
     return replace(
         plain,
         images=torch.cat([train_set.images, images]),
@@ -80,10 +95,11 @@ def training_set(
 # ---------------------------------------------------------------- LoRA
 
 
-def add_lora(model: nn.Module, rank: int = 8) -> None:
-    """Low-rank updates beside every linear layer of the blocks (Hu et al. 2022); all but these and the head is frozen.
+def add_lora(model: nn.Module, rank: int = 8, first: int = 0) -> None:
+    """Low-rank updates beside every linear layer of the blocks (Hu et al. 2022).
 
-    Changes `model`, a timm ViT, in place. Raises RuntimeError without the package peft, ValueError for a CNN.
+    All but these and the head is frozen. first: the first block that gets them. Changes `model`,
+    a timm ViT, in place. Raises RuntimeError without the package peft, ValueError for a CNN.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -95,16 +111,16 @@ def add_lora(model: nn.Module, rank: int = 8) -> None:
         raise ValueError(
             f"LoRA is for the blocks of a Vision Transformer, which {model.arch} has not."
         )
-    config = LoraConfig(
-        r=rank, lora_alpha=2 * rank, target_modules=r"blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc\d)"
-    )
+    numbers = "|".join(str(i) for i in range(first, len(model.blocks)))
+    layers = rf"blocks\.({numbers})\.(attn\.(qkv|proj)|mlp\.fc\d)"
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=layers)
     inject_adapter_in_model(config, model)
     for layer in models.heads(model):
         layer.requires_grad_(True)
 
 
 def merge_lora(model: nn.Module) -> None:
-    """Add the low-rank updates to the weights and leave plain linear layers, all trainable, in place."""
+    """Add the low-rank updates to the weights in place: plain linear layers, all trainable."""
     from peft.tuners.lora import LoraLayer
 
     for name, layer in [(n, m) for n, m in model.named_modules() if isinstance(m, LoraLayer)]:
@@ -126,18 +142,40 @@ def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def retrain(
-    arm: str, start: nn.Module, train_set: ImageSet, val_set: ImageSet, recipe: Recipe, folder: Path
+    arm: str,
+    start: nn.Module,
+    train_set: ImageSet,
+    val_set: ImageSet,
+    recipe: Recipe | LateRecipe,
+    folder: Path,
+    early: Early | None = None,
 ) -> nn.Module:
     """A copy of `start` trained on; a run finished before in `folder` is loaded. eval mode.
 
-    val_set chooses the epoch. The start's weights are part of what identifies the run.
+    val_set chooses the epoch. The start's weights are part of what identifies the run. early: the
+    frozen blocks, for a LateRecipe; otherwise all blocks are trained.
     """
     model = copy.deepcopy(start)
-    model.provenance = f"{arm} from {fingerprint(start.state_dict())}"
+    origin = fingerprint(start.state_dict())
+    model.provenance = f"{arm} from {origin}"
     if arm == "lora":
         torch.manual_seed(recipe.seed)  # the updates' first values
-        add_lora(model)
-    model.history = train.fit(model, train_set, val_set, recipe, folder)
+        add_lora(model, first=early.depth if early else 0)
+    if early is None:
+        model.history = train.fit(model, train_set, val_set, recipe, folder)
+    else:
+        late = late_modules(model, early.depth)
+        facts = {
+            "start": origin,
+            "recipe": asdict(recipe),
+            "train": fingerprint({"images": train_set.images, "labels": train_set.labels}),
+            "val": fingerprint({"images": val_set.images, "labels": val_set.labels}),
+        }
+        history = load_late(folder / LATE_FILE, late, facts)
+        if history is None:
+            history = fit_late(model, early, train_set, val_set, recipe)
+            save_late(folder / LATE_FILE, late, facts, history)
+        model.history = history
     if arm == "lora":
         merge_lora(model)
     return model.eval()

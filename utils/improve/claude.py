@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
-import json
 import math
-import os
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import torch
 from PIL import Image
 
-from ..env import RUNS
 from ..plots import overlay, to_rgb
 from .findings import Evidence, Finding
+from .transport import KEY, WAY_ON, NoReplyError, Transport
 
-KEY = "ANTHROPIC_API_KEY"  # the only place the key comes from; it is never stored
+__all__ = ["ASK", "KEY", "LOOK", "ClaudeAnalyst", "Transport"]
+
 SHOWN = 256  # pixels: small images are enlarged to be seen
-WAY_ON = "use RuleAnalyst, which needs no service"
 LOOK = (
-    "An image classifier was shown the first picture, of the class {label}, and said {predicted} ({confidence:.0%} sure). "
-    "The second picture shows in colour where it looked. In at most three sentences: what about this picture made it "
-    "fail, and did it look at the {label}?"
+    "An image classifier was shown the first picture, of the class {label}, and said {predicted} "
+    "({confidence:.0%} sure). The second picture shows in colour where it looked. In at most "
+    "three sentences: what about this picture made it fail, and did it look at the {label}?"
 )
 ASK = (
     "A classifier took a picture of the class {label} for {predicted}. What was found: {finding}\n"
-    "Write a prompt for an image generator, at most 100 words, for new pictures of the class {label} that are difficult in "
-    "the same way. Name the colour of the {label} and the difficulty. Answer with the prompt alone."
+    "Write a prompt for an image generator, at most 100 words, for new pictures of the class "
+    "{label} that are difficult in the same way. Name the colour of the {label} and the "
+    "difficulty. Answer with the prompt alone."
 )
 
 
@@ -37,30 +34,19 @@ ASK = (
 class ClaudeAnalyst:
     """Two requests for each mistake: what went wrong, then a prompt for images that would help.
 
-    model: the service's name of a model; limit: how many mistakes, the most confident first;
-    price: dollars for a million tokens in and out; most: dollars that may be spent on one call
-    of analyse; timeout: seconds for each try; retries: tries after the first; max_tokens: of a
-    reply (models that think first need some thousands); cache: a folder
-    for replies, so that a rerun sends nothing. The key comes from the environment variable
-    ANTHROPIC_API_KEY. base_url: another address of the service.
+    limit: how many mistakes, the most confident first; service: how requests are sent, what they
+    may cost, and where replies are kept.
     """
 
-    model: str = "claude-sonnet-4-6"
     limit: int = 12
-    price: tuple[float, float] = (3.0, 15.0)
-    most: float = 1.0
-    timeout: float = 30.0
-    retries: int = 2
-    max_tokens: int = 250
-    cache: Path = RUNS / "analyst"
-    base_url: str | None = None
+    service: Transport = field(default_factory=Transport)
 
     def analyse(self, evidence: Evidence) -> list[Finding]:
-        """One finding for each of the first `limit` mistakes; those that the service refuses are left out, said aloud.
+        """One finding for each of the first `limit` mistakes; what the service refuses is left out.
 
-        Prints an upper bound of the cost before anything is sent. Raises ValueError without a
-        mistake or above `most` dollars, RuntimeError without the package anthropic or a key, or
-        if the service gave no usable reply at all.
+        That is printed, and so is an upper bound of the cost before anything is sent. Raises
+        ValueError without a mistake or if it may cost too much, RuntimeError without the package
+        anthropic or a key, or if the service gave no usable reply at all.
         """
         if not len(evidence.failed):
             raise ValueError(
@@ -68,33 +54,41 @@ class ClaudeAnalyst:
             )
         chosen = evidence.failed[: self.limit].tolist()
         looks = {i: self._look(evidence, i) for i in chosen}
-        todo = [i for i in chosen if self._cached(looks[i]) is None]
-        unknown = [
-            i for i in chosen if i in todo or self._cached(self._ask(evidence, i, looks[i])) is None
-        ]
-        client = None
-        if unknown:
-            client = self._client()
-            self._show_cost(len(chosen), len(todo), len(unknown))
-        found, problems = [], []
+        client = self._paid_client(evidence, looks)
+        findings, problems = [], []
         for i in chosen:
             try:
-                text = self._reply(client, looks[i])
-                prompt = self._reply(client, self._ask(evidence, i, looks[i]), words=100)
-            except _NoReplyError as problem:
+                text = self.service.reply(client, looks[i])
+                prompt = self.service.reply(client, self._ask(evidence, i, looks[i]), words=100)
+            except NoReplyError as problem:
                 problems.append(str(problem))
                 continue
             label, other = int(evidence.labels[i]), int(evidence.predicted[i])
-            found.append(Finding(label, other, (i,), text, prompt))
+            findings.append(Finding(label, other, (i,), text, prompt))
         if problems:
             print(f"{len(problems)} of {len(chosen)} mistakes have no finding: {problems[0]}")
-        if not found:
+        if not findings:
             raise RuntimeError(
                 f"The service gave no usable reply ({problems[0]}): try later, or {WAY_ON}."
             )
-        return found
+        return findings
 
-    # ------------------------------------------------------------ requests
+    def _paid_client(self, evidence: Evidence, looks: dict[int, list[dict]]) -> object:
+        """The client, after its cost was shown; None if every reply is kept already."""
+        cached = self.service.cached
+        todo = [i for i, look in looks.items() if cached(look) is None]
+        asks = [
+            i
+            for i, look in looks.items()
+            if i in todo or cached(self._ask(evidence, i, look)) is None
+        ]
+        if not asks:
+            return None
+        client = self.service.client()
+        picture = math.ceil(SHOWN * SHOWN / 750)  # tokens: the service's rule for images
+        tokens = len(todo) * (2 * picture + 200) + len(asks) * (200 + self.service.max_tokens)
+        self.service.show_cost(len(todo) + len(asks), tokens, f"{len(looks)} mistakes")
+        return client
 
     def _look(self, evidence: Evidence, i: int) -> list[dict]:
         image = evidence.images[i]
@@ -105,7 +99,7 @@ class ClaudeAnalyst:
 
     def _ask(self, evidence: Evidence, i: int, look: list[dict]) -> list[dict]:
         """The second request; its words hold the first one's reply."""
-        finding = self._cached(look) or ""
+        finding = self.service.cached(look) or ""
         return [{"type": "text", "text": ASK.format(finding=finding, **self._names(evidence, i))}]
 
     @staticmethod
@@ -114,100 +108,6 @@ class ClaudeAnalyst:
             "label": evidence.classes[evidence.labels[i]],
             "predicted": evidence.classes[evidence.predicted[i]],
         }
-
-    def _file(self, content: list[dict]) -> Path:
-        said = json.dumps([self.model, self.max_tokens, content], sort_keys=True)
-        return Path(self.cache) / f"{hashlib.sha256(said.encode()).hexdigest()[:24]}.json"
-
-    def _cached(self, content: list[dict]) -> str | None:
-        try:
-            return json.loads(self._file(content).read_text("utf-8"))["reply"]
-        except (OSError, ValueError, KeyError, TypeError):  # absent or damaged: ask again
-            return None
-
-    def _client(self):
-        try:
-            import anthropic
-        except ImportError:
-            raise RuntimeError(
-                f"The package anthropic is not installed: run pip install anthropic, or {WAY_ON}."
-            ) from None
-        key = os.environ.get(KEY, "").strip()
-        if not key:
-            raise RuntimeError(
-                f"There is no key in the environment variable {KEY}: set it, or {WAY_ON}."
-            )
-        options = {} if self.base_url is None else {"base_url": self.base_url}
-        return anthropic.Anthropic(
-            api_key=key, timeout=self.timeout, max_retries=self.retries, **options
-        )
-
-    def _show_cost(self, mistakes: int, looks: int, asks: int) -> None:
-        """Print an upper bound of the cost of looks + asks requests; ValueError above `most` dollars."""
-        picture = math.ceil(SHOWN * SHOWN / 750)  # tokens: the service's rule for images
-        tokens_in = looks * (2 * picture + 200) + asks * (200 + self.max_tokens)
-        tokens_out = (looks + asks) * self.max_tokens
-        dollars = (tokens_in * self.price[0] + tokens_out * self.price[1]) / 1e6
-        worst = dollars * (self.retries + 1)
-        print(
-            f"{self.model}: {looks + asks} requests about {mistakes} mistakes, at most about {tokens_in:,} tokens in and "
-            f"{tokens_out:,} out: {dollars:.3f} dollars at {self.price[0]:g} and {self.price[1]:g} a million, "
-            f"and {worst:.3f} if every reply has to be asked for {self.retries + 1} times."
-        )
-        if worst > self.most:
-            raise ValueError(
-                f"This may cost {worst:.2f} dollars, more than the {self.most:.2f} allowed: lower limit or raise most."
-            )
-
-    def _reply(self, client, content: list[dict], words: int = 0) -> str:
-        """The text of a reply, from the cache or the service; an unusable one is asked for again."""
-        known = self._cached(content)
-        if known is not None:
-            return known
-        import anthropic
-
-        key = os.environ.get(KEY, "").strip()
-        problem = "an empty reply"
-        for _ in range(self.retries + 1):
-            try:
-                message = client.messages.create(
-                    model=self.model,
-                    max_tokens=self.max_tokens,
-                    messages=[{"role": "user", "content": content}],
-                )
-                if message.stop_reason == "refusal":
-                    raise _NoReplyError("the service declined to answer")
-                text = " ".join(b.text for b in message.content if b.type == "text").strip()
-            except anthropic.APITimeoutError:
-                raise _NoReplyError(f"no answer within {self.timeout:g} seconds") from None
-            except anthropic.APIConnectionError:
-                raise _NoReplyError("the service cannot be reached") from None
-            except (
-                anthropic.APIStatusError
-            ) as error:  # its words may quote the request: keep the number only
-                raise _NoReplyError(
-                    f"the service answers with the error {error.status_code}"
-                ) from None
-            except (anthropic.APIError, ValueError, TypeError, AttributeError):
-                problem = "a reply that is not in the agreed form"
-                continue
-            if not text:
-                continue
-            if words and len(text.split()) > words:
-                problem = f"a prompt of more than {words} words"
-                continue
-            text = text.replace(key, "***")  # a service that echoes must not put the key on disk
-            file = self._file(content)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            part = file.with_suffix(".part")
-            part.write_text(json.dumps({"model": self.model, "reply": text}), "utf-8")
-            part.replace(file)
-            return text
-        raise _NoReplyError(problem)
-
-
-class _NoReplyError(Exception):
-    """Why one request gave nothing usable, in words without a verb's end."""
 
 
 def _png(picture: torch.Tensor) -> dict:

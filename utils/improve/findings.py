@@ -1,11 +1,12 @@
 """Mistakes and their maps in, written findings and image prompts out: the first half of the loop.
 
-After Vemula et al., "Explainability to improve ViTs": look at what the model looked at where it
+After Vemula et al., *Does Explainability Help in Improving ViTs?*: look at what the model looked at where it
 failed, say in words what those images have in common, ask for images that have it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,6 +62,22 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class Rule:
+    """Which images a finding is about, so that it can be checked on others."""
+
+    trait: str  # of WORDS
+    limit: float
+    above: bool  # whether the images concerned lie above the limit
+
+    def concerns(self, measured: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """bool (N,) for the traits of N images."""
+        return (measured[self.trait] > self.limit) == self.above
+
+    def __str__(self) -> str:
+        return f"{self.trait} {'above' if self.above else 'below'} {self.limit:.2f}"
+
+
+@dataclass(frozen=True)
 class Finding:
     """One weakness: which images show it, in words, and a prompt for images that would help."""
 
@@ -69,6 +86,7 @@ class Finding:
     members: tuple[int, ...]  # indices into the evidence
     text: str
     prompt: str  # at most 100 words
+    rule: Rule | None = None  # None where the words name nothing that is measured
 
 
 class Analyst(Protocol):
@@ -82,14 +100,15 @@ def gather(
 ) -> Evidence:
     """Predictions, maps of the predicted class and mistakes of `model` on `image_set`.
 
-    Without any mistake the `fallback` least certain answers take their place, and that is said.
+    Without any mistake the `fallback` least certain answers take their place; that is printed.
     Raises ValueError if the set shows one class only: there is nothing to mistake it for.
     """
     present = image_set.labels.unique()
     if len(present) < 2:
         raise ValueError(
             f"All {len(image_set)} images that mistakes are looked for in are of the class "
-            f"{image_set.classes[int(present[0])]}: add images of another class to the validation set."
+            f"{image_set.classes[int(present[0])]}: add images of another class to the validation "
+            "set."
         )
     confidence, predicted = logits_of(model, image_set.images).softmax(1).max(1)
     wrong = torch.nonzero(predicted != image_set.labels).flatten()
@@ -118,7 +137,10 @@ def gather(
 
 
 def appearance(images: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Brightness, contrast, saturation (0..1) and warmth (red minus blue, -1..1) of uint8 images (N, 3, H, W), each (N,)."""
+    """Brightness, contrast, saturation (0..1) and warmth (red minus blue, -1..1), each (N,).
+
+    images: uint8 (N, 3, H, W).
+    """
     x = images.float() / 255
     grey = x.mean(1).flatten(1)
     return {
@@ -140,8 +162,8 @@ def centre(mass: torch.Tensor) -> torch.Tensor:
 
 def traits(evidence: Evidence) -> dict[str, torch.Tensor]:
     """All of WORDS for each image of the evidence, each (N,): how it looks and where it was looked at."""
-    where = {"distance": centre(evidence.maps).norm(dim=1), "spread": spread(evidence.maps)}
-    return appearance(evidence.images) | where
+    looked = {"distance": centre(evidence.maps).norm(dim=1), "spread": spread(evidence.maps)}
+    return appearance(evidence.images) | looked
 
 
 def colour_name(image: torch.Tensor, heatmap: torch.Tensor) -> str:
@@ -177,7 +199,7 @@ class RuleAnalyst:
         failed = np.zeros(len(table), bool)
         failed[evidence.failed.numpy()] = True
         labels = evidence.labels.numpy()
-        found = []
+        findings = []
         for label in np.unique(labels[failed]):
             own, members = labels == label, np.flatnonzero((labels == label) & failed)
             known = own & ~failed
@@ -188,8 +210,8 @@ class RuleAnalyst:
             group = KMeans(k, n_init=4, random_state=0).fit_predict(away[members])
             for g in range(k):
                 some = members[group == g]
-                found.append(self._finding(evidence, some, away, own, failed, table, middle))
-        return sorted(found, key=lambda finding: -len(finding.members))
+                findings.append(self._finding(evidence, some, away, own, failed, table, middle))
+        return sorted(findings, key=lambda finding: -len(finding.members))
 
     def _finding(self, evidence, some, away, own, failed, table, middle) -> Finding:
         label = int(evidence.labels[some[0]])
@@ -198,32 +220,35 @@ class RuleAnalyst:
         name, taken = evidence.classes[label], evidence.classes[other]
         shift = away[some].mean(0)
         strongest = [i for i in np.argsort(-np.abs(shift)) if abs(shift[i]) >= self.notable][:3]
-        said = [list(WORDS.values())[i][int(shift[i] > 0)] for i in strongest]
+        words = [list(WORDS.values())[i][int(shift[i] > 0)] for i in strongest]
         verb = "are least certain" if evidence.near else f"are taken for {taken}"
         known = int((own & ~failed).sum())
         usual = f"a {name} that is recognised" if known >= ENOUGH else f"all images of {name}"
-        text = f"{len(some)} of {own.sum()} images of {name} {verb}"
+        text, rule = f"{len(some)} of {own.sum()} images of {name} {verb}", None
         if not known:
             text += "; none is recognised, so there is nothing to compare them with."
-        elif not said:
-            text += f"; they look like {'those that are recognised' if known >= ENOUGH else 'all others'}, so nothing measured here explains them."
+        elif not words:
+            alike = "those that are recognised" if known >= ENOUGH else "all others"
+            text += f"; they look like {alike}, so nothing measured here explains them."
         else:
             first = strongest[0]
-            trait, sign = list(WORDS)[first], np.sign(shift[first])
             theirs = table[some, first].mean()
-            halfway = (
-                theirs + middle[first]
-            ) / 2  # beyond it an image is nearer to these than to the norm
-            beyond = own & (sign * (table[:, first] - halfway) > 0)
+            # beyond halfway an image is nearer to these than to the norm
+            rule = Rule(
+                list(WORDS)[first], float(theirs + middle[first]) / 2, bool(shift[first] > 0)
+            )
+            beyond = own & ((table[:, first] > rule.limit) == rule.above)
             rest = own & ~beyond
             text += (
-                f" and are {'; '.join(said)} ({trait} {theirs:.2f}, usual for {usual}: {middle[first]:.2f}). Of all such "
-                f"images of {name} {(failed & beyond).sum()} of {beyond.sum()} fail, of the others {(failed & rest).sum()} of {rest.sum()}."
+                f" and are {'; '.join(words)} ({rule.trait} {theirs:.2f}, usual for {usual}: "
+                f"{middle[first]:.2f}). Of all such images of {name} {(failed & beyond).sum()} of "
+                f"{beyond.sum()} fail, of the others {(failed & rest).sum()} of {rest.sum()}."
             )
         colours = [colour_name(evidence.images[i], evidence.maps[i]) for i in some]
         colour = max(sorted(set(colours)), key=colours.count)
+        traits = "".join(f", {word}" for word in words)
         prompt = (
-            f"A photograph of a {colour} {name}{', ' + ', '.join(said) if said else ''}, like one that is easily taken "
+            f"A photograph of a {colour} {name}{traits}, like one that is easily taken "
             f"for a {taken}, but plainly a {name}."
         )
-        return Finding(label, other, tuple(int(i) for i in some), text, prompt)
+        return Finding(label, other, tuple(int(i) for i in some), text, prompt, rule)

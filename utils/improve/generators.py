@@ -214,8 +214,9 @@ class RecomposeGenerator:
 
 
 def _ground(images: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
-    """Mean colour (N, 3) of what alpha does not cover."""
+    """Mean colour (N, 3) of what alpha does not cover; of the whole picture if it covers all."""
     keep = (1 - alpha)[:, None]
+    keep = torch.where(keep.mean((2, 3), keepdim=True) < 0.02, 1.0, keep)
     return (images * keep).sum((2, 3)) / keep.sum((2, 3)).clamp(min=1e-6)
 
 

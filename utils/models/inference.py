@@ -37,12 +37,16 @@ def ready(model: nn.Module) -> None:
 
 
 def prepare(
-    model: nn.Module, images: torch.Tensor, size: int | tuple[int, int] | None = None
+    model: nn.Module,
+    images: torch.Tensor,
+    size: int | tuple[int, int] | None = None,
+    precise: bool = False,
 ) -> torch.Tensor:
     """uint8 (B, 3, h, w) -> the model's input (B, 3, H, W): its own size, mean, std, dtype and device.
 
     size: another side length in pixels than the model's own, or (H, W). A model with one mean
-    takes grey images, (B, 1, H, W). Raises ValueError for a model that models.wrap has not seen.
+    takes grey images, (B, 1, H, W). precise: 32 bits at least, also for a model in 16. Raises
+    ValueError for a model that models.wrap has not seen.
     """
     ready(model)
     parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
@@ -51,7 +55,8 @@ def prepare(
     x = preprocess(images.to(parameter.device), size or model.input_size, mean, std)
     if grey:
         x = (x * x.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
-    return x.to(parameter.dtype)
+    low = parameter.dtype.itemsize < 4
+    return x if precise and low else x.to(parameter.dtype)
 
 
 def memory_format(model: nn.Module) -> torch.memory_format:

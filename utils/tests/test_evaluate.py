@@ -286,10 +286,11 @@ def test_a_class_without_test_images():
     keep = p.labels != 3
     p = Predictions(p.logits[keep], p.labels[keep], p.classes)
     y, said = p.labels.numpy(), p.predicted.numpy()
-    every = dict(labels=range(4), average="macro", zero_division=0)
+    present = dict(labels=range(3), average="macro", zero_division=0)
     found = evaluate.metrics(p)
-    assert found["recall"] == pytest.approx(sk.recall_score(y, said, **every))
-    assert found["f1"] == pytest.approx(sk.f1_score(y, said, **every))
+    assert found["recall"] == pytest.approx(sk.recall_score(y, said, **present))
+    assert found["precision"] == pytest.approx(sk.precision_score(y, said, **present))
+    assert found["f1"] == pytest.approx(sk.f1_score(y, said, **present))
     areas = [sk.roc_auc_score(y == c, p.probabilities[:, c]) for c in range(3)]
     assert found["roc_auc"] == pytest.approx(np.mean(areas))
     assert evaluate.confusion(p).shape == (4, 4) and evaluate.confusion(p)[3].sum() == 0
@@ -337,3 +338,93 @@ def test_logits_of_another_set_are_one_sentence(shape):
         ValueError, match=r"shape .* but 5 images of 4 classes need \(5, 4\): evaluate"
     ):
         Predictions(torch.zeros(shape), torch.zeros(5, dtype=torch.int64), CLASSES)
+
+
+# ---------------------------------------------------------------- two classes, few images
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_two_classes(seed):
+    p = predictions(60, seed=seed, classes=("cat", "dog"))
+    y, answers, scores = p.labels.numpy(), p.predicted.numpy(), p.probabilities[:, 1].numpy()
+    found = evaluate.metrics(p)
+    assert found["roc_auc"] == pytest.approx(sk.roc_auc_score(y, scores))
+    assert found["f1"] == pytest.approx(sk.f1_score(y, answers, average="macro"))
+    for name, (low, high) in evaluate.intervals(p, n=200).items():
+        assert 0 <= low <= found[name] <= high <= 1
+
+
+def sets_of_labels() -> dict[str, list[int]]:
+    """Label lists of small test sets, of four classes unless more are named."""
+    return {
+        "a class without an image": [0, 0, 1, 1, 3, 3],
+        "one image each": [0, 1, 2, 3],
+        "two images": [0, 3],
+        "unbalanced": [0] * 60 + [1] * 3 + [2],
+        "102 classes": [c for c in range(102) if c % 3],
+    }
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", sets_of_labels())
+def test_a_perfect_model_scores_one(name):
+    labels = sets_of_labels()[name]
+    classes = CLASSES if max(labels) < 4 else tuple(f"class {k}" for k in range(102))
+    p = made([(c, c, 9.0) for c in labels], classes)
+    found = evaluate.metrics(p)
+    assert {found[m] for m in evaluate.METRICS} == {1.0}
+    for metric, (low, high) in evaluate.intervals(p, n=100).items():
+        assert 0 <= low <= found[metric] <= high, metric
+    assert evaluate.intervals(p, n=100)["accuracy"][0] < 0.99, "few images prove little"
+    assert np.nanmin(evaluate.class_accuracy(p)) == 1 and not evaluate.confused_pairs(p)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", sets_of_labels())
+@pytest.mark.parametrize("seed", range(5))
+def test_intervals_hold_the_value_of_any_small_set(name, seed):
+    labels = torch.tensor(sets_of_labels()[name])
+    classes = CLASSES if int(labels.max()) < 4 else tuple(f"class {k}" for k in range(102))
+    generator = torch.Generator().manual_seed(seed)
+    p = Predictions(torch.randn(len(labels), len(classes), generator=generator), labels, classes)
+    value = evaluate.metrics(p)
+    for metric, (low, high) in evaluate.intervals(p, n=50, seed=seed).items():
+        assert 0 <= low <= value[metric] <= high <= 1, metric
+
+
+def test_areas_equal_scikit_learns_with_ties_and_weights():
+    rng = np.random.default_rng(0)
+    positive, score = rng.random(80) < 0.3, rng.integers(0, 9, 80) / 9
+    weights = rng.multinomial(80, [1 / 80] * 80, 5)
+    for row, area in zip(weights, evaluate._auc(positive, score, weights), strict=True):
+        drawn = np.repeat(np.arange(80), row)
+        assert area == pytest.approx(sk.roc_auc_score(positive[drawn], score[drawn]))
+
+
+def test_one_image_says_nothing_about_two_models():
+    found = evaluate.compare(made([(0, 0, 1.0)]), made([(0, 1, 1.0)]))
+    assert (found.difference, found.low, found.high, found.p_value) == (1, -1, 1, 1)
+
+
+# ---------------------------------------------------------------- temperature
+
+
+@pytest.mark.parametrize("true", [0.4, 1.0, 2.5])
+def test_temperature_is_found_again(true):
+    """Labels are drawn from the model's own probabilities, then its logits are scaled."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(4000, 4, generator=generator)
+    labels = logits.softmax(1).multinomial(1, generator=generator).flatten()
+    p = Predictions(logits * true, labels, CLASSES)
+    found = evaluate.temperature(p)
+    assert found == pytest.approx(true, rel=0.1)
+    mended = p.at_temperature(found)
+    assert torch.equal(mended.predicted, p.predicted)
+    assert evaluate.metrics(mended)["ece"] < 0.03
+    if true != 1:
+        assert evaluate.metrics(p)["ece"] > 0.05
+
+
+@pytest.mark.parametrize("rows", [[(0, 0, 1.0)], [(0, 0, 1.0), (1, 1, 1.0)], [(0, 1, 5.0)]])
+def test_temperature_of_a_few_images_stays_moderate(rows):
+    assert 0.2 < evaluate.temperature(made(rows)) < 5

@@ -74,14 +74,7 @@ class State:
         """
         if not self.file.exists():
             return 0, 0.0
-        try:
-            with safe_open(self.file, "pt") as handle:
-                facts = json.loads(handle.metadata()["facts"])
-            tensors = load_file(self.file)
-        except SafetensorError as error:
-            raise ValueError(
-                f"{self.file} is damaged ({error}): delete it to train afresh."
-            ) from error
+        facts, tensors = self.stored()
         step, seconds, scaler = (facts.pop(key, {}) for key in ("step", "seconds", "scaler"))
         keys = sorted(facts.keys() | self.facts.keys())
         changed = [key for key in keys if facts.get(key) != self.facts.get(key)]
@@ -95,6 +88,17 @@ class State:
         if scaler:  # none from a run in another precision
             self.scaler.load_state_dict(scaler)
         return step, seconds
+
+    def stored(self) -> tuple[dict, dict[str, torch.Tensor]]:
+        """What the file holds: facts and tensors. ValueError if it is damaged."""
+        try:
+            with safe_open(self.file, "pt") as handle:
+                facts = json.loads(handle.metadata()["facts"])
+            return facts, load_file(self.file)
+        except SafetensorError as error:
+            raise ValueError(
+                f"{self.file} is damaged ({error}): delete it to train afresh."
+            ) from error
 
     def _restore(self, tensors: dict[str, torch.Tensor], records: dict[str, torch.Tensor]) -> None:
         self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})

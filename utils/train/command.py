@@ -1,9 +1,11 @@
 """The command line of `python -m utils.train`.
 
-python -m utils.train [--profile demo]                       fine-tune the profile's models
-python -m utils.train pretrain ARCH [--epochs N ...]         make course weights
-python -m utils.train compare ARCH                           fine-tune all its course weights, and random ones, alike
-accelerate launch -m utils.train --profile full              fine-tune on several GPUs, batches shared out
+python -m utils.train [--profile demo]                 fine-tune the profile's models
+python -m utils.train pretrain ARCH [--epochs N ...]   make course weights
+python -m utils.train compare ARCH                     fine-tune all its course weights alike
+accelerate launch -m utils.train --profile full        fine-tune on several GPUs, batches shared out
+
+A command that was stopped goes on where it was when it is given again.
 """
 
 from __future__ import annotations
@@ -16,12 +18,11 @@ from dataclasses import replace
 
 from ..env import profile
 from . import pretrain, starts
-from .recipes import NAMED, PRETRAIN, SELFSUP
+from .recipes import NAMED, PRETRAIN, SELFSUP, Recipe
 from .supervised import finetuned
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line; see the module's first lines."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m utils.train",
         description=__doc__,
@@ -59,54 +60,74 @@ def main(arguments: list[str] | None = None) -> None:
         metavar="EPOCHSxPIXELS",
         help="pretrain: phases, such as 15x96 5x128",
     )
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line; see the module's first lines. Ctrl-C ends it with one sentence."""
     words = sys.argv[1:] if arguments is None else arguments
-    asked, line = parser.parse_args(words), shlex.join(["python", "-m", "utils.train", *words])
-    if asked.task != "finetune" and asked.arch not in PRETRAIN:
-        parser.error(f"{asked.task} knows {', '.join(PRETRAIN)}, not {asked.arch!r}")
-    if asked.task == "compare":
-        print(json.dumps(starts.compare(asked.arch), indent=1))
-        return
-    if asked.task == "pretrain":
-        selfsup = SELFSUP.get(asked.objective)
-        recipe = selfsup or PRETRAIN[asked.arch]
-        recipe = replace(
-            recipe, epochs=asked.epochs or recipe.epochs, lr=asked.lr or recipe.lr, ema=asked.ema
-        )
-        if selfsup:
-            if asked.arch != "vit_mini" or asked.teacher or asked.start != "none":
-                parser.error(
-                    f"--objective {asked.objective} is for vit_mini, without --teacher or --start"
-                )
-            card = pretrain.pretrain_without_labels(asked.arch, recipe, line, asked.objective)
-            print(json.dumps(card, indent=1))
-            return
-        if asked.start != "none":  # the first phases are for young networks
-            recipe = replace(recipe, sizes=(), patch_drop=())
-        if asked.sizes:
-            try:
-                sizes = tuple(
-                    (int(n), int(pixels)) for n, pixels in (s.split("x") for s in asked.sizes)
-                )
-            except ValueError:
-                parser.error(
-                    f"--sizes takes EPOCHSxPIXELS, such as 15x96 5x128, not {' '.join(asked.sizes)}"
-                )
-            recipe = replace(recipe, sizes=sizes, epochs=sum(n for n, _ in sizes))
-        print(
-            json.dumps(
-                pretrain.pretrain(asked.arch, recipe, line, asked.teacher, asked.start), indent=1
+    parser = _parser()
+    options = parser.parse_args(words)
+    line = shlex.join(["python", "-m", "utils.train", *words])
+    run = {"finetune": _finetune, "pretrain": _pretrain, "compare": _compare}[options.task]
+    if options.task != "finetune" and options.arch not in PRETRAIN:
+        parser.error(f"{options.task} knows {', '.join(PRETRAIN)}, not {options.arch!r}")
+    try:
+        run(options, line, parser)
+    except KeyboardInterrupt as stop:
+        reason = str(stop) or "Stopped before training began; the same command begins it."
+        print(f"\n{reason}", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _compare(options: argparse.Namespace, line: str, parser: argparse.ArgumentParser) -> None:
+    print(json.dumps(starts.compare(options.arch), indent=1))
+
+
+def _pretrain(options: argparse.Namespace, line: str, parser: argparse.ArgumentParser) -> None:
+    selfsup = SELFSUP.get(options.objective)
+    recipe = _changed(selfsup or PRETRAIN[options.arch], options)
+    if selfsup:
+        if options.arch != "vit_mini" or options.teacher or options.start != "none":
+            parser.error(
+                f"--objective {options.objective} is for vit_mini, without --teacher or --start"
             )
-        )
+        card = pretrain.pretrain_without_labels(options.arch, recipe, line, options.objective)
+        print(json.dumps(card, indent=1))
         return
-    chosen = profile(asked.profile)
-    recipe = NAMED.get(asked.recipe)
-    if recipe and chosen.name != "full":
+    if options.start != "none":  # the first phases are for young networks
+        recipe = replace(recipe, sizes=(), patch_drop=())
+    if options.sizes:
+        sizes = _sizes(options.sizes, parser)
+        recipe = replace(recipe, sizes=sizes, epochs=sum(epochs for epochs, _ in sizes))
+    card = pretrain.pretrain(options.arch, recipe, line, options.teacher, options.start)
+    print(json.dumps(card, indent=1))
+
+
+def _changed(recipe: Recipe, options: argparse.Namespace) -> Recipe:
+    """The recipe with what the command line gives in its place."""
+    epochs, lr = options.epochs or recipe.epochs, options.lr or recipe.lr
+    return replace(recipe, epochs=epochs, lr=lr, ema=options.ema)
+
+
+def _sizes(words: list[str], parser: argparse.ArgumentParser) -> tuple[tuple[int, int], ...]:
+    """Phases from words such as 15x96."""
+    try:
+        pairs = (word.split("x") for word in words)
+        return tuple((int(epochs), int(pixels)) for epochs, pixels in pairs)
+    except ValueError:
+        parser.error(f"--sizes takes EPOCHSxPIXELS, such as 15x96 5x128, not {' '.join(words)}")
+
+
+def _finetune(options: argparse.Namespace, line: str, parser: argparse.ArgumentParser) -> None:
+    settings, recipe = profile(options.profile), NAMED.get(options.recipe)
+    if recipe and settings.name != "full":
         recipe = replace(recipe, epochs=1)
         print(
-            f"{asked.recipe} is shortened to one epoch: the profile {chosen.name} only exercises it."
+            f"{options.recipe} is shortened to one epoch: "
+            f"the profile {settings.name} is too small for all of it."
         )
-    for arch in (chosen.cnn, chosen.vit):
-        history = finetuned(arch, chosen, recipe=recipe, label=asked.recipe or "").history
-        print(
-            f"{arch}: best validation accuracy {max(history.val_accuracy):.3f} after {history.seconds:.0f} s"
-        )
+    for arch in (settings.cnn, settings.vit):
+        model = finetuned(arch, settings, recipe=recipe, label=options.recipe or "")
+        best, seconds = max(model.history.val_accuracy), model.history.seconds
+        print(f"{arch}: best validation accuracy {best:.3f} after {seconds:.0f} s")

@@ -20,6 +20,7 @@ from .. import models
 from ..env import autocast, device, precision
 from . import processes
 from .checkpoint import State, fingerprint
+from .modes import recomputed_statistics, train_mode, unchanged
 from .recipes import Recipe, build_optimizer, learning_rate, moving_average
 from .task import Batch, Task
 
@@ -58,18 +59,6 @@ def run(task: Task, images: torch.Tensor, recipe: Recipe, run_dir: Path) -> Run:
         raise
     finally:
         task.end()
-
-
-def train_mode(module: nn.Module) -> None:
-    """Training mode, except for parts whose parameters are all frozen: those keep eval mode.
-
-    So a frozen batch norm keeps its statistics, and a frozen part its dropout off.
-    """
-    module.train()
-    for part in module.modules():
-        own = list(part.parameters())
-        if own and not any(parameter.requires_grad for parameter in own):
-            part.eval()
 
 
 def explosion(losses: torch.Tensor, guess: float = 0.0) -> int | None:
@@ -131,6 +120,7 @@ class _Loop:
             if self.average:
                 self.average.set(task.module)
         self.network = processes.joined(task.module) if task.shared else task.module
+        self.recomputed = recomputed_statistics(task.module)
         self.live = {  # on the device, this process's share: no synchronisation in a step
             key: self.records[key].to(self.device) * (rank == 0) for key in task.per_step
         }
@@ -191,7 +181,8 @@ class _Loop:
             self.optimizer.zero_grad(set_to_none=True)
             # gradients are averaged over the processes that share a batch
             factor = share * processes.size() if self.task.shared else 1.0
-            self.scaler.scale(values["loss"] * factor).backward()
+            with unchanged(self.recomputed):
+                self.scaler.scale(values["loss"] * factor).backward()
         except torch.cuda.OutOfMemoryError:
             raise RuntimeError(
                 f"A batch of {len(batch.indices)} images does not fit into the GPU's memory: "

@@ -28,8 +28,8 @@ class Recipe:
     patch_drop: tuple[tuple[int, float], ...] = ()  # (epochs, share of patches left out), ViT only
     ema: float = 0.0  # decay of a moving average of the weights, which is then judged and kept
     warmup: float = 0.2  # share of a onecycle run in which the rate climbs
-    layer_decay: float = 0.0  # each layer learns at this share of the rate of the one above it
-    probe: bool = False  # start with the head of a linear probe instead of a random one
+    layer_decay: float | None = None  # each layer's rate is this times that of the layer above it
+    head: str = "new"  # what the head starts from: new (as built) | probe (logistic regression)
 
 
 _CPU = dict(optimizer="adamw", weight_decay=0.02, batch=32, schedule="onecycle", augment=True)
@@ -115,7 +115,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
         recipe.lr,
         recipe.weight_decay,
         filter_bias_and_bn=no_decay,
-        layer_decay=recipe.layer_decay or None,
+        layer_decay=recipe.layer_decay,
         **fused,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,11 +17,11 @@ from torch import nn
 
 from .. import data, models
 from ..data import ImageSet
-from ..env import RUNS, Profile, device, profile, seed_everything, write
+from ..env import RUNS, Profile, alone, device, profile, seed_everything, write
 from ..models import logits_of
 from . import loop, processes
 from .checkpoint import fingerprint, save
-from .probe import probe_head
+from .probe import start_head
 from .recipes import RECIPES, Recipe, phase
 from .task import Batch, Task
 
@@ -90,11 +91,11 @@ class Classification(Task):
         self.size = model.input_size
         self.patch_drop = getattr(model, "patch_drop", None)
         if recipe.patch_drop and not _drops_patches(model):
-            print(f"{model.arch} is trained on all patches: only timm's plain ViT can drop some.")
+            print(f"{model.arch} is trained without patch_drop: only timm's plain ViT has it.")
 
     def begin(self) -> None:
-        if self.recipe.probe:
-            probe_head(self.module, self.train_set)
+        if self.recipe.head == "probe":
+            start_head(self.module, self.train_set)
 
     def begin_epoch(self, epoch: int) -> None:
         self.size = int(phase(self.recipe.sizes, epoch, self.module.input_size))
@@ -106,7 +107,7 @@ class Classification(Task):
         pixels, model = batch.images, self.module
         if self.recipe.augment:
             pixels = data.augment(pixels, batch.generator)
-        x = data.preprocess(pixels[batch.mine], self.size, model.mean, model.std)
+        x = models.prepare(model, pixels[batch.mine], self.size)
         logits = network(x.contiguous(memory_format=models.memory_format(model)))
         rows = batch.indices[batch.mine]
         hits = logits.argmax(1) == self.labels[rows]
@@ -226,8 +227,11 @@ def finetuned(
     parts = data.splits(chosen)
     kind = "vit" if arch == chosen.vit else "cnn"
     recipe = replace(recipe or RECIPES[chosen.name, kind], seed=chosen.seed)
-    seed_everything(chosen.seed)  # the new head's values
-    model = models.build(arch, len(parts.train.classes), weights)
     folder = run_dir(arch, chosen, parts.train.source, weights, label)
-    model.history = fit(model, parts.train, parts.val, recipe, folder)
+    # another notebook may want the same model meanwhile: one trains it, the other then loads it
+    with alone(folder) if processes.size() == 1 else nullcontext():
+        seed_everything(chosen.seed)  # the new head's values
+        model = models.build(arch, len(parts.train.classes), weights)
+        model.history = fit(model, parts.train, parts.val, recipe, folder)
+    seed_everything(chosen.seed)  # trained or loaded, what follows draws the same numbers
     return model

@@ -26,7 +26,7 @@ class Task:
     per_epoch: tuple[str, ...] = ()  # what validate() gives
     smallest = 1  # images that a batch needs at least; a smaller last batch is left out
     shared = False  # whether processes share out a batch; otherwise each computes all of it
-    guess = 0.0  # the loss of a model that knows nothing, where that is known
+    guess = 1.0  # the loss of a model that knows nothing: 1 where targets have variance 1
 
     def __init__(self, module: nn.Module, facts: dict) -> None:
         self.module = module  # everything that is trained

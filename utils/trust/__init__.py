@@ -1,6 +1,24 @@
-"""Do the maps tell the truth? Tests of explanations."""
+"""Do the maps tell the truth? Tests of explanations.
+
+The modules faithfulness, localisation, mosaics, sanity and shortcut are used by name.
+"""
 
 from ..stats import mean_interval
-from .blur import BlurTest, blur_test, box, spread
+from . import faithfulness, localisation, mosaics, sanity, shortcut
+from .blur import BLUR_EFFECT, BLUR_IMAGES, BLUR_SD, BlurTest, blur_test, box, spread
 
-__all__ = ["BlurTest", "blur_test", "box", "mean_interval", "spread"]
+__all__ = [
+    "BLUR_EFFECT",
+    "BLUR_IMAGES",
+    "BLUR_SD",
+    "BlurTest",
+    "blur_test",
+    "box",
+    "faithfulness",
+    "localisation",
+    "mean_interval",
+    "mosaics",
+    "sanity",
+    "shortcut",
+    "spread",
+]

@@ -1,4 +1,4 @@
-"""Do the maps tell the truth? Tests that change the picture where a map says it matters."""
+"""Does the picture matter where a map says so? Blur a square and watch the class's probability."""
 
 from __future__ import annotations
 
@@ -11,42 +11,79 @@ from torch import nn
 
 from ..explain import blur_region
 from ..models import logits_of
+from ..stats import images_needed
+
+__all__ = ["BLUR_EFFECT", "BLUR_IMAGES", "BLUR_SD", "BlurTest", "blur_test", "box", "spread"]
+
+BLUR_EFFECT = 0.1  # the smallest difference in probability that a reader would care about
+BLUR_SD = 0.35  # how much the difference varies between images, from a pilot on CIFAR-10
+BLUR_IMAGES = images_needed(BLUR_EFFECT, BLUR_SD)  # the same number in every notebook
+
+Box = tuple[int, int, int, int]
 
 
 def spread(heatmaps: torch.Tensor, share: float = 0.5) -> torch.Tensor:
-    """How much of the picture holds `share` of a map's mass; (B, h, w) -> (B,) in 0..1, small is pointed.
+    """How much of the picture holds `share` of a map's mass; (B, h, w) -> (B,) in 0..1.
 
-    Mass is the magnitude of the map, so signed maps are welcome.
+    Small is pointed. Mass is the magnitude of the map, so signed maps are welcome. An empty map
+    prefers no place: it counts like an even one and gets `share`.
     """
     mass = heatmaps.abs().flatten(1).sort(dim=1, descending=True).values.cumsum(1)
-    return (mass < share * mass[:, -1:]).float().mean(1)
+    covered = (mass < share * mass[:, -1:]).float().mean(1)
+    return torch.where(mass[:, -1] > 0, covered, share)
 
 
-def box(
-    heatmap: torch.Tensor, share: float = 0.25, strongest: bool = True
-) -> tuple[int, int, int, int]:
-    """The square covering `share` of the picture with the most (least) magnitude of a map (h, w).
+def _side(height: int, width: int, share: float) -> int:
+    return min(max(1, round((height * width * share) ** 0.5)), height, width)
 
-    Returns (top, left, bottom, right) in the map's pixels, end exclusive.
+
+def box(heatmap: torch.Tensor, share: float = 0.25) -> Box:
+    """The square covering `share` of the picture that speaks most for the class; heatmap (h, w).
+
+    It holds the largest sum of the map's positive part. Returns (top, left, bottom, right) in the
+    map's pixels, end exclusive.
     """
-    height, width = heatmap.shape
-    side = min(max(1, round((height * width * share) ** 0.5)), height, width)
-    mass = F.avg_pool2d(heatmap.abs()[None, None].float(), side, stride=1)[0, 0]
-    top, left = divmod(int(mass.argmax() if strongest else mass.argmin()), mass.shape[1])
+    side = _side(*heatmap.shape, share)
+    mass = F.avg_pool2d(heatmap.clamp(min=0)[None, None].float(), side, stride=1)[0, 0]
+    top, left = divmod(int(mass.argmax()), mass.shape[1])
+    return top, left, top + side, left + side
+
+
+def _random_box(height: int, width: int, share: float, generator: torch.Generator) -> Box:
+    side = _side(height, width, share)
+    top, left = (
+        int(torch.randint(extent - side + 1, (1,), generator=generator))
+        for extent in (height, width)
+    )
+    return top, left, top + side, left + side
+
+
+def _centred_box(height: int, width: int, share: float) -> Box:
+    side = _side(height, width, share)
+    top, left = (height - side) // 2, (width - side) // 2
     return top, left, top + side, left + side
 
 
 @dataclass(frozen=True)
 class BlurTest:
-    """How far a class's probability falls when the strongest or weakest square is blurred."""
+    """How far a class's probability falls when one square of the picture is blurred; (N,) each.
 
-    strongest: np.ndarray  # (N,) fall of the probability, -1..1
-    weakest: np.ndarray  # (N,)
+    Values lie in -1..1. All three squares have the same size.
+    """
+
+    relevant: np.ndarray  # the square that speaks most for the class
+    random: np.ndarray  # a square anywhere
+    centred: np.ndarray  # the middle, where most objects are
 
     @property
     def gain(self) -> np.ndarray:
-        """strongest minus weakest, (N,): above zero where the map points at what matters."""
-        return self.strongest - self.weakest
+        """relevant minus random, (N,): above zero where the map knows more than chance."""
+        return self.relevant - self.random
+
+    @property
+    def gain_over_centre(self) -> np.ndarray:
+        """relevant minus centred, (N,): above zero where it knows more than "in the middle"."""
+        return self.relevant - self.centred
 
 
 def blur_test(
@@ -55,16 +92,23 @@ def blur_test(
     heatmaps: torch.Tensor,
     targets: torch.Tensor,
     share: float = 0.25,
+    seed: int = 0,
 ) -> BlurTest:
-    """Blur each map's strongest, and instead its weakest, square and watch the target's probability.
+    """Blur the square that a map names, a random one, and the middle, and watch the probability.
 
-    images uint8 (N, 3, h, w), heatmaps (N, h, w), targets int64 (N,).
+    images uint8 (N, 3, h, w), heatmaps (N, h, w), targets int64 (N,). A map that is nowhere
+    positive names no square and gets a random one.
     """
+    height, width = images.shape[-2:]
+    generator = torch.Generator().manual_seed(seed)
+    chance, own = ([_random_box(height, width, share, generator) for _ in images] for _ in range(2))
+    named = [box(m, share) if (m > 0).any() else b for m, b in zip(heatmaps, own, strict=True)]
+    centre = [_centred_box(height, width, share)] * len(images)
     rows = torch.arange(len(images))
     start = logits_of(model, images).softmax(1)[rows, targets]
     falls = []
-    for strongest in (True, False):
-        pairs = zip(images, heatmaps, strict=True)
-        changed = torch.cat([blur_region(i[None], box(m, share, strongest)) for i, m in pairs])
+    for boxes in (named, chance, centre):
+        pairs = zip(images, boxes, strict=True)
+        changed = torch.cat([blur_region(image[None], b) for image, b in pairs])
         falls.append((start - logits_of(model, changed).softmax(1)[rows, targets]).numpy())
     return BlurTest(*falls)

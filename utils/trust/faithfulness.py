@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pytorch_grad_cam.metrics.road import NoisyLinearImputer
 from scipy.stats import kendalltau, rankdata
 from torch import nn
 from tqdm.auto import tqdm
 
 from .. import data
+from ..data import ImageSet
 from ..models import logits_of
+from ..stats import difference_interval
 from .localisation import check
 
-__all__ = ["REPLACEMENTS", "agreement", "area", "curves", "order", "replacement", "sensitivity_n"]
+__all__ = [
+    "CELLS",
+    "REPLACEMENTS",
+    "agreement",
+    "area",
+    "beaten_by_random",
+    "cell_sums",
+    "curves",
+    "falls",
+    "idsds",
+    "order",
+    "replacement",
+    "road",
+    "saco",
+    "with_deletions",
+    "without_cells",
+]
 
+CELLS = 4  # per side: 16 cells in a picture
 REPLACEMENTS = ("blur", "mean")
 
 
@@ -70,7 +91,7 @@ def curves(
         total=len(heatmaps) * len(images) * (steps - 1), unit="img", leave=False, mininterval=1.0
     )
     bar.set_description(f"{'inserting' if insert else 'deleting'} by {kind}")
-    found = {}
+    results = {}
     for name, maps in heatmaps.items():
         ranks = order(maps).view(len(images), *images.shape[-2:])
         between = []
@@ -78,9 +99,9 @@ def curves(
             changed = torch.where((ranks < step * pixels / steps)[:, None], end, start)
             between.append(logits_of(model, changed, chunk).softmax(1)[rows, targets])
             bar.update(len(images))
-        found[name] = torch.stack([first, *between, last], 1)
+        results[name] = torch.stack([first, *between, last], 1)
     bar.close()
-    return found
+    return results
 
 
 def area(curve: torch.Tensor) -> torch.Tensor:
@@ -88,47 +109,138 @@ def area(curve: torch.Tensor) -> torch.Tensor:
     return torch.trapezoid(curve, dim=1) / (curve.shape[1] - 1)
 
 
-def sensitivity_n(
+# ---------------------------------------------------------------- cells, one at a time
+
+
+def cell_sums(heatmaps: torch.Tensor, cells: int = CELLS) -> torch.Tensor:
+    """Mean of each map (B, h, w) over cells x cells squares, rows first: (B, cells * cells).
+
+    Of the raw map, sign and all. Means in place of sums: the ranks are the same.
+    """
+    return F.adaptive_avg_pool2d(heatmaps[:, None].double(), cells).flatten(1)
+
+
+def without_cells(images: torch.Tensor, gone: torch.Tensor) -> torch.Tensor:
+    """uint8 (B, 3, h, w) with the cells that `gone` bool (B, cells * cells) names in the mean colour."""
+    cells = round(gone.shape[1] ** 0.5)
+    grid = gone.view(-1, 1, cells, cells).float()
+    mask = F.interpolate(grid, tuple(images.shape[-2:]), mode="nearest") > 0
+    return torch.where(mask, replacement(images, "mean"), images)
+
+
+def with_deletions(image_set: ImageSet, cells: int = CELLS, seed: int = 0) -> ImageSet:
+    """The set to fine-tune on before cells are deleted: one random cell gone in half of the images.
+
+    A model that has seen such holes judges them by what is missing, not by how strange they are
+    (Hesse et al. 2024, section 4: the "in-domain" in in-domain single deletion).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    n = len(image_set)
+    gone = torch.zeros(n, cells * cells, dtype=torch.bool)
+    gone[torch.arange(n), torch.randint(cells * cells, (n,), generator=generator)] = True
+    gone &= (torch.rand(n, generator=generator) < 0.5)[:, None]
+    return replace(
+        image_set,
+        images=without_cells(image_set.images, gone),
+        source=f"{image_set.source} with deleted cells",
+    )
+
+
+def falls(
     model: nn.Module,
     images: torch.Tensor,
-    heatmaps: Mapping[str, torch.Tensor],
     targets: torch.Tensor,
-    share: float = 0.25,
-    draws: int = 24,
-    cell: int = 4,
-    kind: str = "blur",
-    seed: int = 0,
+    cells: int = CELLS,
     chunk: int = 256,
-) -> dict[str, torch.Tensor]:
-    """Do regions with more attribution cost more logit? Correlation over random regions, {name: (B,)} in -1..1.
+) -> torch.Tensor:
+    """What each cell is worth: fall of the target's logit when it alone is deleted, (B, cells * cells).
 
-    Ancona et al. 2018, section 4.2, with squares of `cell` pixels for pixels: `share` of the
-    squares are drawn, replaced, and the fall of the target's logit is correlated with the sum of
-    the map over them, over `draws` draws. All maps share the same forwards. The image sides must
-    be multiples of `cell`; ValueError otherwise.
+    images uint8 (B, 3, h, w), targets (B,). One forward per cell; all methods share them.
     """
-    height, width = images.shape[-2:]
-    if height % cell or width % cell:
-        raise ValueError(
-            f"Squares of {cell} pixels do not tile an image of {height} by {width} pixels."
+    rows = torch.arange(len(images))
+    whole = logits_of(model, images, chunk)[rows, targets]
+    worth = []
+    for cell in tqdm(range(cells * cells), desc="deleting cells", leave=False, mininterval=1.0):
+        gone = torch.zeros(len(images), cells * cells, dtype=torch.bool)
+        gone[:, cell] = True
+        changed = without_cells(images, gone)
+        worth.append(whole - logits_of(model, changed, chunk)[rows, targets])
+    return torch.stack(worth, 1)
+
+
+def idsds(sums: torch.Tensor, worth: torch.Tensor) -> np.ndarray:
+    """In-domain single deletion score: Spearman of a map's cell sums with the falls, (B,) in -1..1.
+
+    sums, worth (B, K). Hesse et al. 2024, arXiv 2407.11910. An additive model's own contributions
+    score 1; random maps average 0 with variance 1 / (K - 1). NaN for a map without an order.
+    """
+    ranks = [rankdata(values.double().numpy(), axis=1) for values in (sums, worth)]
+    centred = [r - r.mean(1, keepdims=True) for r in ranks]
+    with np.errstate(invalid="ignore"):
+        return (centred[0] * centred[1]).sum(1) / np.sqrt(
+            (centred[0] ** 2).sum(1) * (centred[1] ** 2).sum(1)
         )
-    generator = torch.Generator().manual_seed(seed)
-    squares = (height // cell) * (width // cell)
-    chosen = torch.rand(draws, squares, generator=generator).argsort(1) < round(share * squares)
-    large = chosen.view(draws, 1, height // cell, width // cell).float()
-    large = F.interpolate(large, (height, width), mode="nearest") > 0
-    other, rows = replacement(images, kind), torch.arange(len(images))
-    falls = []
-    for region in tqdm(large, desc="sensitivity-n", unit="draw", leave=False, mininterval=1.0):
-        falls.append(-logits_of(model, torch.where(region, other, images), chunk)[rows, targets])
-    falls = torch.stack(falls, 1)  # (B, draws); the whole image's logit would only add a constant
-    found = {}
-    for name, maps in heatmaps.items():
-        sums = (
-            F.avg_pool2d(check(maps)[:, None].float(), cell).flatten(1) @ chosen.T.float()
-        )  # (B, draws)
-        found[name] = F.cosine_similarity(sums - sums.mean(1, True), falls - falls.mean(1, True))
-    return found
+
+
+def saco(sums: torch.Tensor, worth: torch.Tensor) -> np.ndarray:
+    """Salience-guided faithfulness coefficient from the same numbers, (B,) in -1..1.
+
+    Wu et al. 2024, arXiv 2404.01415, algorithm 1, with cells for the groups of pixels: of every
+    two cells the one with more attribution should cost more; a pair counts with the difference of
+    their attributions, so that size matters and not order alone. NaN for a map without an order.
+    """
+    s, w = sums.double(), worth.double()
+    more = s[:, :, None] - s[:, None]  # (B, K, K)
+    agree = (w[:, :, None] >= w[:, None]).double() * 2 - 1
+    weight = more.clamp(min=0)
+    total = weight.sum((1, 2))
+    return torch.where(total > 0, (weight * agree).sum((1, 2)) / total, torch.nan).numpy()
+
+
+def road(
+    model: nn.Module,
+    images: torch.Tensor,
+    heatmaps: torch.Tensor,
+    targets: torch.Tensor,
+    share: float = 0.3,
+    seed: int = 0,
+) -> np.ndarray:
+    """Remove and debias (Rong et al. 2022): does the most relevant share matter more than the least? (B,)
+
+    Fall of the target's probability when the most relevant `share` of the pixels is imputed, less
+    the same for the least relevant; in -1..1. Missing pixels are filled from their neighbours, so
+    that the hole's shape tells the model less. Imputation: pytorch-grad-cam.
+    """
+    ranks = order(heatmaps, seed).view(len(images), *images.shape[-2:])
+    pixels = images[0, 0].numel()
+    count = round(share * pixels)
+    rows, imputer = torch.arange(len(images)), NoisyLinearImputer(noise=0.0)
+    probabilities = []
+    for gone in (ranks < count, ranks >= pixels - count):
+        filled = [imputer(x.float(), (~g).float()) for x, g in zip(images, gone, strict=True)]
+        changed = torch.stack(filled).clamp(0, 255).round().to(torch.uint8)
+        probabilities.append(logits_of(model, changed).softmax(1)[rows, targets])
+    return (probabilities[1] - probabilities[0]).numpy()
+
+
+# ---------------------------------------------------------------- judging the scores
+
+
+def beaten_by_random(scores: Mapping[str, np.ndarray], random: str = "random") -> list[str]:
+    """The methods that random order beats, by the interval of the paired difference.
+
+    scores: {method: (N,)}, higher is better, with the reference `random` among them. If any
+    method is in the list, the score is unfit for this model: what it measures is the damage done
+    by removing, not the merit of the map. NaN (empty maps) are left out.
+    """
+    beaten = []
+    for name, values in scores.items():
+        known = np.isfinite(values) & np.isfinite(scores[random])
+        if name == random or known.sum() < 2:
+            continue
+        if difference_interval(scores[random][known], values[known]).above(0):
+            beaten.append(name)
+    return beaten
 
 
 def agreement(scores: Mapping[str, Mapping[str, float]]) -> tuple[list[str], np.ndarray]:

@@ -62,16 +62,23 @@ def reference_maps(images: torch.Tensor, seed: int = 0) -> dict[str, torch.Tenso
     """Maps that have never seen a model, each (B, h, w) >= 0, for uint8 images (B, 3, h, w).
 
     "centre" is a Gaussian in the middle (deviation a quarter of the width), "edges" the length
-    of the brightness gradient, smoothed by half a pixel, "random" uniform noise.
+    of the brightness gradient, smoothed by half a pixel, "brightness" the mean of the channels,
+    "colour contrast" the distance from the mean colour of the border, "random" uniform noise.
+    Where one of them, or its reverse, passes a test, the test is too easy.
     """
     n, _, height, width = images.shape
     y, x = (torch.arange(size) - (size - 1) / 2 for size in (height, width))
     centre = torch.exp(-(y[:, None] ** 2 + x[None] ** 2) / (2 * (width / 4) ** 2))
-    grey = data.blur(images.float().mean(1, keepdim=True), 0.5)[:, 0]
+    pixels = images.float()
+    grey = data.blur(pixels.mean(1, keepdim=True), 0.5)[:, 0]
     down, across = torch.gradient(grey, dim=(1, 2))
+    border = [pixels[..., 0, :], pixels[..., -1, :], pixels[..., 0], pixels[..., -1]]
+    ground = torch.cat(border, 2).mean(2)[..., None, None]
     return {
         "centre": centre.expand(n, height, width).clone(),
         "edges": (down**2 + across**2).sqrt(),
+        "brightness": pixels.mean(1),
+        "colour contrast": (pixels - ground).norm(dim=1),
         "random": torch.rand(n, height, width, generator=torch.Generator().manual_seed(seed)),
     }
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
+from scipy.stats import entropy, rankdata
 from skimage.metrics import structural_similarity
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -17,10 +18,15 @@ from .localisation import check
 
 __all__ = [
     "cascade",
+    "class_sensitivity",
+    "complexity",
+    "complexity_rise",
+    "empty",
     "randomised",
     "shifted",
     "shuffled_labels",
     "similarity",
+    "smoothed",
     "spearman",
     "ssim",
     "stages",
@@ -30,20 +36,31 @@ __all__ = [
 # ---------------------------------------------------------------- how alike two maps are
 
 
-def spearman(a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
-    """Rank correlation of the absolute values of maps (B, h, w), image by image: (B,) in -1..1.
+def empty(heatmaps: torch.Tensor) -> torch.Tensor:
+    """Which maps (B, h, w) are constant, so that they say nothing: bool (B,).
 
-    Adebayo et al. 2018, section 3 ("ABS"). Raises ValueError for a constant map.
+    Count them for every method and layer, and leave them out of means.
     """
-    ranks = [rankdata(check(maps.abs()).flatten(1).numpy(), axis=1) for maps in (a, b)]
+    flat = heatmaps.flatten(1)
+    return flat.amax(1) == flat.amin(1)
+
+
+def spearman(a: torch.Tensor, b: torch.Tensor, sign: bool = False) -> np.ndarray:
+    """Rank correlation of maps (B, h, w), image by image: (B,) in -1..1.
+
+    Of magnitudes (Adebayo et al. 2018, section 3, "ABS") or, with sign, of the values
+    themselves: then evidence for and against must stay what it was. ValueError for constant maps.
+    """
+    kept = [maps if sign else maps.abs() for maps in (a, b)]
+    ranks = [rankdata(check(maps).flatten(1).numpy(), axis=1) for maps in kept]
     ranks = [r - r.mean(1, keepdims=True) for r in ranks]
     return (ranks[0] * ranks[1]).sum(1) / np.sqrt((ranks[0] ** 2).sum(1) * (ranks[1] ** 2).sum(1))
 
 
 def ssim(a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
-    """Structural similarity (Wang et al. 2004) of absolute maps (B, h, w), each scaled to 0..1: (B,) in -1..1.
+    """Structural similarity (Wang et al. 2004) of magnitudes of maps (B, h, w): (B,) in -1..1.
 
-    Windows of 7 pixels. Raises ValueError for a constant map.
+    Each map is scaled to 0..1; windows of 7 pixels. Raises ValueError for a constant map.
     """
     scaled = [check(maps.abs()) / maps.abs().amax((1, 2), keepdim=True) for maps in (a, b)]
     pairs = zip(*(maps.double().numpy() for maps in scaled), strict=True)
@@ -51,15 +68,72 @@ def ssim(a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
 
 
 def similarity(a: torch.Tensor, b: torch.Tensor) -> dict[str, np.ndarray]:
-    """{"ssim": (B,), "spearman": (B,)} of maps (B, h, w). An empty map (constant) resembles nothing: 0."""
-    full = [(m.flatten(1).abs().amax(1) > m.flatten(1).abs().amin(1)) for m in (a, b)]
-    both = full[0] & full[1]
-    found = {}
-    for name, measure in (("ssim", ssim), ("spearman", spearman)):
-        found[name] = np.zeros(len(a))
+    """{"ssim", "magnitude", "sign": (B,)} of maps (B, h, w); NaN where one of the two is empty.
+
+    "magnitude" and "sign" are Spearman's correlation of absolute values and of the values
+    themselves. np.nanmean leaves the empty maps out; count them with empty().
+    """
+    both = ~(empty(a) | empty(b) | empty(a.abs()) | empty(b.abs()))
+    measures = {"ssim": ssim, "magnitude": spearman, "sign": partial(spearman, sign=True)}
+    results = {}
+    for name, measure in measures.items():
+        results[name] = np.full(len(a), np.nan)
         if both.any():
-            found[name][both.numpy()] = measure(a[both], b[both])
-    return found
+            results[name][both.numpy()] = measure(a[both], b[both])
+    return results
+
+
+def class_sensitivity(a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
+    """1 - |cosine| of the maps (B, h, w) of two classes: (B,) in 0..1, NaN for a zero map.
+
+    0: the same picture for both classes, also if only its sign is turned; 1: nothing in common.
+    """
+    first, second = (maps.double().flatten(1) for maps in (a, b))
+    length = first.norm(dim=1) * second.norm(dim=1)
+    cosine = (first * second).sum(1) / length
+    return torch.where(length > 0, 1 - cosine.abs().clamp(max=1), torch.nan).numpy()
+
+
+def complexity(heatmaps: torch.Tensor, bins: int = 100) -> np.ndarray:
+    """Entropy in nats of the histogram of each map's magnitudes (B, h, w): (B,).
+
+    The complexity of Hedström et al. 2024, section 4.2: a map of the untrained network should
+    hold more different values than a map of the trained one. NaN for a constant map.
+    """
+    values = heatmaps.abs().flatten(1).double().numpy()
+    entropies = [entropy(np.histogram(v, bins)[0]) if np.ptp(v) > 0 else np.nan for v in values]
+    return np.array(entropies)
+
+
+def complexity_rise(before: torch.Tensor, after: torch.Tensor, bins: int = 100) -> np.ndarray:
+    """Efficient MPRT: relative rise of complexity from the trained to the random network, (B,).
+
+    Above 0 as it should be, at or below 0 for a map that does not notice. One pair of maps
+    replaces the whole cascade.
+    """
+    start = complexity(before, bins)
+    return (complexity(after, bins) - start) / start
+
+
+def smoothed(
+    explain: Callable[[torch.Tensor], torch.Tensor],
+    images: torch.Tensor,
+    samples: int = 10,
+    noise: float = 0.1,
+    seed: int = 0,
+) -> torch.Tensor:
+    """Smooth MPRT: the mean map of noisy copies, compared in place of the map itself; (B, h, w).
+
+    explain: uint8 images (B, 3, h, w) -> maps (B, h, w). noise: deviation as a share of the range
+    0..255. Hedström et al. 2024, section 4.1: averaging removes the shattered gradients' share of
+    the difference, which is not the model's.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    total = torch.zeros(len(images), *images.shape[-2:])
+    for _ in range(samples):
+        grain = 255 * noise * torch.randn(images.shape[1:], generator=generator)
+        total += explain((images + grain).clamp(0, 255).round().to(torch.uint8))
+    return total / samples
 
 
 # ---------------------------------------------------------------- weights

@@ -78,3 +78,17 @@ def test_one_case_again_keeps_the_others(written):
 def test_flops_of_a_product_are_counted():
     a, b = torch.ones(3, 4), torch.ones(4, 5)
     assert measure.flops(lambda: a @ b) == 2 * 3 * 4 * 5
+
+
+def test_flops_of_a_gradient_with_regard_to_the_input_are_counted():
+    layer, x = torch.nn.Linear(3, 5), torch.ones(2, 3, requires_grad=True)
+    work = measure.flops(lambda: torch.autograd.grad(layer(x).sum(), x))
+    assert work == 2 * (2 * 2 * 3 * 5)  # forward, and the gradient of x
+
+
+def test_memory_is_what_a_call_holds_at_most():
+    def hold():
+        return [torch.ones(5_000_000).sum() for _ in range(2)]  # 20 MB at a time
+
+    held, seconds = measure.memory(hold, torch.device("cpu"))
+    assert 15e6 < held < 40e6 and seconds > 0

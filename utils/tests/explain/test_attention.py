@@ -1,6 +1,7 @@
 """Attention maps and rollout: against the published code and timm's own unfused attention."""
 
 import copy
+import types
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from timm.models import VisionTransformer
 
 from utils import models
 from utils.explain import attention
+from utils.models import Question
 
 
 def inputs(n: int) -> torch.Tensor:
@@ -101,6 +103,34 @@ def test_bad_requests_are_refused(vit):
         attention.maps(models.build("resnet34_slim", 3, "none"), inputs(1))
     with pytest.raises(ValueError, match="no plain attention"):
         attention.maps(timm.create_model("eva02_tiny_patch14_224", img_size=56), inputs(1))
+
+
+def test_attention_that_goes_its_own_way_is_refused(vit):
+    """A forward put onto one module: the queries and keys are there, and their map is not used."""
+    for way in (
+        lambda self, x, *_, **__: self.proj(self.norm(self.qkv(x)[..., :96].flip(1))),
+        lambda self, x, *_, **__: self.proj(self.qkv(x)[..., -96:]),
+    ):
+        changed = copy.deepcopy(vit)
+        attn = changed.blocks[7].attn
+        attn.forward = types.MethodType(way, attn)
+        for rows in ("cls", "all"):
+            with pytest.raises(ValueError, match="attention of block 7 does not go timm's way"):
+                attention.maps(changed, inputs(2), rows)
+        with pytest.raises(ValueError, match="does not go timm's way"):
+            attention.gradient_rollout(changed, inputs(2), 0)
+    half = copy.deepcopy(vit).bfloat16()
+    assert attention.maps(half, inputs(2).bfloat16()).dtype == torch.bfloat16
+
+
+def test_gradients_of_a_difference(vit):
+    x = inputs(2)
+    gradients = [
+        attention.with_gradients(vit, x, question)[1] for question in (Question(3, 5), 3, 5)
+    ]
+    torch.testing.assert_close(gradients[0], gradients[1] - gradients[2], rtol=1e-3, atol=1e-5)
+    for_cat, for_dog = (attention.gradient_rollout(vit, x, Question(*c)) for c in ((3, 5), (5, 3)))
+    assert not torch.allclose(for_cat, for_dog)
 
 
 def test_entropy_is_0_for_one_token_and_1_for_all_alike():

@@ -270,8 +270,26 @@ def test_the_app_is_the_panel_alone_and_fits(
     try:
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         box = page.locator(".explorer-picture").bounding_box()
-        assert 0 <= box["y"] and box["y"] + box["height"] <= 500
+        assert box["y"] >= 0 and box["y"] + box["height"] <= 500
         knob = page.locator(".explorer-method").bounding_box()
         assert knob["x"] >= 0 and knob["x"] + knob["width"] <= 390
     finally:
         page.set_viewport_size({"width": 1280, "height": 720})
+
+
+def test_too_large_an_upload_is_refused_in_words(
+    opened: tuple[Page, list[str]], served: tuple[str, str], tmp_path: Path
+) -> None:
+    page, _ = opened
+    if served[0] != "app":
+        pytest.skip("only the app's page can say it")
+    with (tmp_path / "huge.png").open("wb") as file:
+        file.truncate(300_000_000)
+    choose(page, "images", "own images")
+    with page.expect_file_chooser() as chooser:
+        page.locator(".explorer-upload").click()
+    chooser.value.set_files(tmp_path / "huge.png")
+    page.wait_for_function(
+        "document.querySelector('.explorer-status').textContent.startsWith('300 MB are more')"
+    )
+    changes(page, lambda: choose(page, "images", "validation"))  # the connection has held

@@ -14,39 +14,27 @@ from safetensors.torch import load_file
 from utils import data, env, models, train
 from utils.data import shapes
 from utils.models import zoo
-from utils.train import SELFSUP, Recipe, command, loop, pretrain, selfsup
+from utils.tests.train.conftest import images, named
+from utils.train import SELFSUP, Recipe, command, pretrain, selfsup
 
 QUICK = Recipe(2, "adamw", 2e-3, 0.01, batch=8, schedule="onecycle")
 NAMES = sorted(selfsup.OBJECTIVES)
 
 
-def tiny(classes: int = 10, seed: int = 0) -> torch.nn.Module:
+def encoder(classes: int = 10, seed: int = 0) -> torch.nn.Module:
     torch.manual_seed(seed)
     model = timm.models.VisionTransformer(
         img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=classes
     )
-    model.arch, model.provenance, model.input_size = "vit_mini", "random weights", 32
-    model.mean = model.std = (0.5, 0.5, 0.5)
-    return model
+    return named(model, "vit_mini")
 
 
 def task(name: str) -> selfsup.Objective:
-    return selfsup.build_objective(name, tiny())
-
-
-def images(n: int = 24, seed: int = 0) -> data.ImageSet:
-    labels = shapes.balanced_labels(n, seed)
-    return data.ImageSet(shapes.draw(labels, seed=seed)[0], labels, shapes.CLASSES, "Shapes-10")
+    return selfsup.build_objective(name, encoder())
 
 
 def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setenv("XTL_DEVICE", "cpu")
-    monkeypatch.setattr(loop, "SAVE_EVERY", 3)
 
 
 # ---------------------------------------------------------------- masks, patches, views
@@ -62,7 +50,7 @@ def test_the_mask_leaves_exactly_what_it_says():
 
 @pytest.mark.parametrize("visible", [0.25, 0.5])
 def test_the_encoder_computes_on_cls_and_the_kept_patches_only(visible):
-    objective = selfsup.MAE(tiny(), visible=visible)
+    objective = selfsup.MAE(encoder(), visible=visible)
     lengths = []
     objective.encoder.blocks[0].register_forward_hook(lambda m, x, y: lengths.append(y.shape[1]))
     objective(images(6).images, rng())
@@ -82,12 +70,12 @@ def test_hidden_pixels_do_not_reach_the_encoder():
 
 
 def test_encode_without_a_mask_is_what_the_model_computes():
-    model, x = tiny().eval(), torch.randn(3, 3, 32, 32)
+    model, x = encoder().eval(), torch.randn(3, 3, 32, 32)
     assert torch.allclose(selfsup.encode(model, x), model.forward_features(x), atol=1e-6)
 
 
 def test_patches_are_in_the_order_of_the_model():
-    model, x = tiny(), torch.randn(2, 3, 32, 32)
+    model, x = encoder(), torch.randn(2, 3, 32, 32)
     weight, bias = model.patch_embed.proj.weight.flatten(1), model.patch_embed.proj.bias
     assert torch.allclose(selfsup.patchify(x, 8) @ weight.T + bias, model.patch_embed(x), atol=1e-5)
 
@@ -190,11 +178,11 @@ def test_judging_finds_classes_that_are_there_and_none_that_are_not():
     colours = torch.rand(10, 3, 1, 1, generator=rng(1)) * 255
     flat = colours[plain].expand(-1, -1, 32, 32).to(torch.uint8).contiguous()
     some = data.ImageSet(flat, plain, shapes.CLASSES, "plain colours")
-    right = pretrain.judge(tiny(), some, some, neighbours=3)
+    right = pretrain.judge(encoder(), some, some, neighbours=3)
     assert set(right) == {"cls.knn", "cls.linear", "mean.knn", "mean.linear"}
     assert right["mean.knn"] > 0.8 and right["mean.linear"] > 0.5
     wrong = replace(some, labels=(plain + 1) % 10)
-    assert pretrain.judge(tiny(), some, wrong, neighbours=3)["mean.knn"] < 0.2
+    assert pretrain.judge(encoder(), some, wrong, neighbours=3)["mean.knn"] < 0.2
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -205,7 +193,7 @@ def test_weights_are_shipped_with_a_card_and_load_with_their_hash(tmp_path, monk
     monkeypatch.setattr(data, "PAPER_POOL", 40)
     sets = {"train": images(64), "test": images(20, 2)}
     monkeypatch.setattr(data, "load", lambda source, split: sets[split])
-    monkeypatch.setattr(zoo, "_create", lambda arch, classes, pretrained: tiny(classes))
+    monkeypatch.setattr(zoo, "_create", lambda arch, classes, pretrained: encoder(classes))
     seen, learn = [], pretrain.learn
     monkeypatch.setattr(pretrain, "learn", lambda *a: seen.append(a[1]) or learn(*a))
     card = pretrain.pretrain_without_labels("vit_mini", replace(QUICK, epochs=1), "the line", name)
@@ -237,7 +225,7 @@ def test_wrong_names_get_one_sentence(tmp_path, monkeypatch, capsys):
     with pytest.raises(
         ValueError, match=r"^There is no self-supervised objective 'jigsaw': use mae, contrast\.$"
     ):
-        selfsup.build_objective("jigsaw", tiny())
+        selfsup.build_objective("jigsaw", encoder())
     with pytest.raises(ValueError, match="resnet34_slim has not: take vit_mini"):
         selfsup.build_objective("mae", models.build("resnet34_slim", 10, "none"))
     monkeypatch.setattr(zoo, "WEIGHTS", tmp_path)

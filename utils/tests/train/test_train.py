@@ -8,10 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
@@ -19,55 +19,9 @@ from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from utils import data, env, models, train
-from utils.data import shapes
 from utils.models import inference, zoo
+from utils.tests.train.conftest import ADAMW, curves, images, same, tiny, weights
 from utils.train import Recipe, checkpoint, command, loop, pretrain, recipes, starts, supervised
-
-ADAMW = Recipe(2, "adamw", 1e-3, 0.01, batch=8, schedule="onecycle", augment=True)
-
-
-def tiny(kind: str = "vit", classes: int = 10, seed: int = 0) -> torch.nn.Module:
-    """A network of a few thousand weights that fit() takes for one of ours; dropout included."""
-    torch.manual_seed(seed)
-    if kind == "vit":
-        model = timm.models.VisionTransformer(
-            img_size=32,
-            patch_size=8,
-            embed_dim=24,
-            depth=2,
-            num_heads=2,
-            num_classes=classes,
-            drop_rate=0.1,
-        )
-    else:
-        model = timm.create_model("resnet18", channels=(8, 12, 16, 20), num_classes=classes)
-    model.arch, model.provenance, model.input_size = f"tiny_{kind}", "random weights", 32
-    model.mean = model.std = (0.5, 0.5, 0.5)
-    return model
-
-
-def images(n: int = 40, seed: int = 0) -> data.ImageSet:
-    labels = shapes.balanced_labels(n, seed)
-    return data.ImageSet(shapes.draw(labels, seed=seed)[0], labels, shapes.CLASSES, "Shapes-10")
-
-
-def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {k: v.clone() for k, v in model.state_dict().items()}
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
-
-def curves(history: train.History) -> dict:
-    return {k: v for k, v in asdict(history).items() if k != "seconds"}
-
-
-@pytest.fixture(autouse=True)
-def often(monkeypatch):
-    """Checkpoints every third step, on the CPU, so that little training meets all of the machinery."""
-    monkeypatch.setattr(loop, "SAVE_EVERY", 3)
-    monkeypatch.setenv("XTL_DEVICE", "cpu")
 
 
 class Killed(BaseException):
@@ -168,8 +122,7 @@ def test_phases_of_size_and_patch_dropping(tmp_path, monkeypatch):
         )
         return real(pixels, size, mean, std)
 
-    for module in (data, inference):
-        monkeypatch.setattr(module, "preprocess", noted)
+    monkeypatch.setattr(inference, "preprocess", noted)
     model = tiny()
     recipe = replace(ADAMW, epochs=3, batch=20, patch_drop=((1, 0.5), (1, 0.25)))
     train.fit(model, images(), images(10), recipe, tmp_path / "vit")
@@ -342,8 +295,7 @@ def test_killed_again_and_again(tmp_path, steps):
 
 CHILD = """
 import os, signal, sys, torch
-sys.path.insert(0, "utils/tests/train")
-import test_train as t
+import utils.tests.train.conftest as t
 from utils import train
 from utils.train import checkpoint, loop
 torch.set_num_threads(int(sys.argv[2]))
@@ -390,7 +342,9 @@ def live(folder: str, threads: int) -> None:
         written(tensors, file, facts)
 
     checkpoint.save_file = slowly
-    train.fit(tiny(), images(), images(10, 1), ADAMW, folder)
+    model, some, val = tiny(), images(), images(10, 1)
+    Path(folder, "alive").touch()
+    train.fit(model, some, val, ADAMW, folder)
 
 
 def test_twenty_kills_at_random_moments(tmp_path):
@@ -402,10 +356,15 @@ def test_twenty_kills_at_random_moments(tmp_path):
     moments, kills, halves, runs = random.Random(0), 0, 0, 0
     while kills < 20:
         folder, finished = tmp_path / f"run {runs}", False
+        folder.mkdir()
         while not finished:
             process = context.Process(target=live, args=(str(folder), torch.get_num_threads()))
             process.start()
-            process.join(moments.uniform(0.02, 0.6) if kills < 20 else None)
+            while not (folder / "alive").exists():  # however slow the machine is
+                process.join(0.005)
+                assert process.exitcode is None
+            (folder / "alive").unlink()
+            process.join(moments.uniform(0.02, 0.5) if kills < 20 else None)
             finished = process.exitcode == 0
             if not finished:
                 process.kill()

@@ -1,0 +1,24 @@
+"""What the tests of the data package share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from torchvision.datasets import CIFAR10, CIFAR100
+
+from utils import env
+from utils.data import folders, network, pairs
+
+
+@pytest.fixture
+def empty(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with nothing in it, no network, and nothing printed yet."""
+    folder = tmp_path_factory.mktemp("data")
+    monkeypatch.setattr(env, "DATA", folder)
+    monkeypatch.setattr(network, "_silent", {})
+    monkeypatch.setattr(folders, "_noted", set())
+    for kind in (CIFAR10, CIFAR100):
+        monkeypatch.setattr(kind, "url", "http://no-such-host.invalid/cifar.tar.gz")
+    monkeypatch.setattr(pairs, "PETS_URL", "http://no-such-host.invalid/pets.tar.gz")
+    return folder
