@@ -183,7 +183,7 @@ def _check(
     model: nn.Module, train_set: ImageSet, val_set: ImageSet, soft_labels: torch.Tensor | None
 ) -> None:
     """ValueError if these cannot be trained on."""
-    n, n_classes, wanted = len(train_set), models.head(model).out_features, len(train_set.classes)
+    n, n_classes, wanted = len(train_set), models.outputs(model), len(train_set.classes)
     if n_classes != wanted:
         raise ValueError(
             f"The head has {n_classes} outputs but {train_set.source} has {wanted} classes: "
@@ -221,11 +221,17 @@ def finetuned(
 
     The model is in eval mode on the profile's device and carries .history. weights: as in
     models.build ("none" gives the comparison from random weights). recipe: another than the
-    profile's; give it a label to keep both results.
+    profile's; give it a label to keep both results. XTL_MODEL puts the reader's own model in the
+    place of the profile's CNN or ViT (models.own); its .history is None.
     """
     chosen = chosen or profile()
     parts = data.splits(chosen)
     kind = "vit" if arch == chosen.vit else "cnn"
+    if arch in (chosen.cnn, chosen.vit) and weights == "auto" and not (recipe or label):
+        own = models.own(kind, len(parts.train.classes))
+        if own is not None:
+            own.history = None
+            return own.to(device()).eval()
     recipe = replace(recipe or RECIPES[chosen.name, kind], seed=chosen.seed)
     folder = run_dir(arch, chosen, parts.train.source, weights, label)
     # another notebook may want the same model meanwhile: one trains it, the other then loads it
