@@ -37,15 +37,15 @@ def _side(height: int, width: int, share: float) -> int:
     return min(max(1, round((height * width * share) ** 0.5)), height, width)
 
 
-def box(heatmap: torch.Tensor, share: float = 0.25) -> Box:
-    """The square covering `share` of the picture that speaks most for the class; heatmap (h, w).
+def box(heatmap: torch.Tensor, share: float = 0.25, strongest: bool = True) -> Box:
+    """The square covering `share` of the picture that speaks most (least) for the class.
 
-    It holds the largest sum of the map's positive part. Returns (top, left, bottom, right) in the
-    map's pixels, end exclusive.
+    heatmap (h, w); the square holds the largest (smallest) sum of the map's positive part. Returns
+    (top, left, bottom, right) in the map's pixels, end exclusive.
     """
     side = _side(*heatmap.shape, share)
     mass = F.avg_pool2d(heatmap.clamp(min=0)[None, None].float(), side, stride=1)[0, 0]
-    top, left = divmod(int(mass.argmax()), mass.shape[1])
+    top, left = divmod(int(mass.argmax() if strongest else mass.argmin()), mass.shape[1])
     return top, left, top + side, left + side
 
 
@@ -68,22 +68,23 @@ def _centred_box(height: int, width: int, share: float) -> Box:
 class BlurTest:
     """How far a class's probability falls when one square of the picture is blurred; (N,) each.
 
-    Values lie in -1..1. All three squares have the same size.
+    Values lie in -1..1. All squares have the same size.
     """
 
-    relevant: np.ndarray  # the square that speaks most for the class
+    strongest: np.ndarray  # the square that speaks most for the class
+    weakest: np.ndarray  # the one that speaks least: often mere background, so no fair yardstick
     random: np.ndarray  # a square anywhere
     centred: np.ndarray  # the middle, where most objects are
 
     @property
     def gain(self) -> np.ndarray:
-        """relevant minus random, (N,): above zero where the map knows more than chance."""
-        return self.relevant - self.random
+        """strongest minus random, (N,): above zero where the map knows more than chance."""
+        return self.strongest - self.random
 
     @property
     def gain_over_centre(self) -> np.ndarray:
-        """relevant minus centred, (N,): above zero where it knows more than "in the middle"."""
-        return self.relevant - self.centred
+        """strongest minus centred, (N,): above zero where it knows more than "in the middle"."""
+        return self.strongest - self.centred
 
 
 def blur_test(
@@ -102,12 +103,15 @@ def blur_test(
     height, width = images.shape[-2:]
     generator = torch.Generator().manual_seed(seed)
     chance, own = ([_random_box(height, width, share, generator) for _ in images] for _ in range(2))
-    named = [box(m, share) if (m > 0).any() else b for m, b in zip(heatmaps, own, strict=True)]
+    named, least = (
+        [box(m, share, most) if (m > 0).any() else b for m, b in zip(heatmaps, own, strict=True)]
+        for most in (True, False)
+    )
     centre = [_centred_box(height, width, share)] * len(images)
     rows = torch.arange(len(images))
     start = logits_of(model, images).softmax(1)[rows, targets]
     falls = []
-    for boxes in (named, chance, centre):
+    for boxes in (named, least, chance, centre):
         pairs = zip(images, boxes, strict=True)
         changed = torch.cat([blur_region(image[None], b) for image, b in pairs])
         falls.append((start - logits_of(model, changed).softmax(1)[rows, targets]).numpy())
