@@ -15,6 +15,7 @@ from torch import nn
 
 from .data import ImageSet
 from .models import CHUNK, logits_of
+from .plots import short
 from .stats import mean_interval
 
 METRICS = ("accuracy", "precision", "recall", "f1", "roc_auc")
@@ -60,8 +61,9 @@ class Predictions:
 
     def title(self, i: int) -> str:
         """`cat 87%`, with the true class in brackets where that differs."""
-        answer = f"{self.classes[self.predicted[i]]} {self.confidence[i]:.0%}"
-        return answer if self.correct[i] else f"{answer} (is {self.classes[self.labels[i]]})"
+        answer, label = (short(self.classes[c[i]]) for c in (self.predicted, self.labels))
+        answer = f"{answer} {self.confidence[i]:.0%}"
+        return answer if self.correct[i] else f"{answer} (is {label})"
 
     def at_temperature(self, temperature: float) -> Predictions:
         """The same answers with softer (above 1) or firmer (below 1) probabilities."""

@@ -83,7 +83,6 @@ def _whole(
     return question.score(logits).cpu().double(), question
 
 
-@torch.no_grad()
 def _scores(
     model: nn.Module,
     x: torch.Tensor,
@@ -91,12 +90,13 @@ def _scores(
     question: Question,
     kept: Iterable[torch.Tensor],
     batch: int,
-) -> Iterator[torch.Tensor]:
-    """Scores, float64 (n, b) on the CPU, for each block of masks (n, H, W): 1 keeps, 0 takes away.
+) -> torch.Tensor:
+    """Scores, float64 (masks, b) on the CPU, behind blocks of masks (n, H, W): 1 keeps, 0 takes away.
 
     question: a settled one. At most `batch` changed copies are held at once.
     """
-    with evaluating(model):
+    results = []
+    with evaluating(model), torch.no_grad():
         for block in kept:
             scores = torch.empty(len(block), len(x), dtype=torch.float64)
             for first in range(0, len(x), batch):
@@ -112,7 +112,8 @@ def _scores(
                     logits = model(copies.flatten(0, 1))
                     score = question[rows].repeat(len(masks)).score(logits)
                     scores[start : start + size, rows] = score.view(len(masks), -1).cpu().double()
-            yield scores
+            results.append(scores)
+    return torch.cat(results)
 
 
 # ---------------------------------------------------------------- one part at a time
@@ -147,7 +148,7 @@ def occlusion(
     )  # (starts, pixels)
     covered = (down[:, None, :, None] & across[None, :, None, :]).flatten(0, 1)  # (n, H, W)
     whole, question = _whole(model, x, question, batch)
-    (scores,) = _scores(model, x, filled(model, x, fill), question, [~covered], batch)
+    scores = _scores(model, x, filled(model, x, fill), question, [~covered], batch)
     shares = covered.flatten(1).double()
     falls = (whole - scores).T @ (shares / shares.sum(0))
     return falls.view(-1, height, width).to(x)
@@ -202,7 +203,7 @@ def rise(
     _, question = _whole(model, x, question, batch)
     drawn = _rise_masks(size, masks, grid, keep, seed, batch)
     away = filled(model, x, fill)
-    scores = torch.cat(list(_scores(model, x, away, question, drawn, batch)))  # (masks, b)
+    scores = _scores(model, x, away, question, drawn, batch)  # (masks, b)
     weights = (scores - scores.mean(0)) / (masks * keep)
     heat = torch.zeros(len(x), size[0] * size[1]).double()
     drawn = _rise_masks(size, masks, grid, keep, seed, batch)
@@ -272,7 +273,7 @@ def shapley_values(
     def scores(members: torch.Tensor) -> torch.Tensor:
         """Of coalitions, bool (n, cells): (n, b)."""
         kept = (part[:, place] for part in members.split(4 * batch))
-        return torch.cat(list(_scores(model, x, away, question, kept, batch)))
+        return _scores(model, x, away, question, kept, batch)
 
     if permutations is None:
         if grid > EXACT:

@@ -111,6 +111,8 @@ class Loop:
         fresh = models.build(self.plan.arch, classes, self.plan.weights)
         if self.plan.frozen and self.early is None:
             self.early = Early(fresh, self.plan.frozen)
+            for mirrored in (False, True):
+                self.early.features(self.parts.train.images, mirrored)
         plain = replace(self.parts.train, masks=None)
         recipe = replace(self.plan.first, seed=seed)
         return self._train("baseline", fresh, plain, recipe)

@@ -62,19 +62,28 @@ class Early:
                 "Transformer and fewer frozen blocks."
             )
         self.model, self.depth = model, depth
-        self._kept: dict[str, torch.Tensor] = {}
+        self._kept: dict[tuple[bytes, bool], torch.Tensor] = {}  # (T, D) of each image
 
-    @torch.no_grad()
     def features(
         self, images: torch.Tensor, mirrored: bool = False, keep: bool = True
     ) -> torch.Tensor:
         """What enters the first trained block for uint8 images (N, 3, h, w): (N, T, D), float32.
 
-        keep: remember it for the same images.
+        Images whose features are kept are not computed again. keep: remember those of the others.
         """
-        key = f"{hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()}{mirrored}"
-        if key in self._kept:
-            return self._kept[key]
+        keys = [(image.numpy().tobytes(), mirrored) for image in images.cpu()]
+        digests = [(hashlib.sha256(raw).digest(), side) for raw, side in keys]
+        new = {key: i for i, key in enumerate(digests) if key not in self._kept}
+        known = dict(self._kept)
+        if new:
+            rows = self._computed(images[list(new.values())], mirrored)
+            known.update(zip(new, rows, strict=True))
+        if keep:
+            self._kept = known
+        return torch.stack([known[key] for key in digests])
+
+    @torch.no_grad()
+    def _computed(self, images: torch.Tensor, mirrored: bool) -> torch.Tensor:
         caught: list[torch.Tensor] = []
 
         def catch(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -89,10 +98,7 @@ class Early:
                         self.model(prepare(self.model, part.flip(3) if mirrored else part))
         finally:
             hook.remove()
-        features = torch.cat(caught)
-        if keep:
-            self._kept[key] = features
-        return features
+        return torch.cat(caught)
 
     def logits(self, model: nn.Module, features: torch.Tensor) -> torch.Tensor:
         """Logits (N, C) of a model with these early blocks, from kept features."""

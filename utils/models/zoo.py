@@ -99,16 +99,28 @@ def quick_offline(weights: str) -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
-def card(arch: str, variant: str = "supervised") -> dict:
+def course_variant(arch: str, keep_head: bool = False) -> str:
+    """What "course" means: the ImageNet student's weights where there are some, else "cifar10".
+
+    Only weights that were trained on all of CIFAR-10, "cifar10", have a head to keep.
+    """
+    imagenet = (WEIGHTS / f"{arch}.imagenet.json").exists()
+    return "imagenet" if imagenet and not keep_head else "cifar10"
+
+
+def card(arch: str, variant: str | None = None) -> dict:
     """The JSON card of the course weights of `arch`; FileNotFoundError if there are none.
 
-    variant: "supervised", or a self-supervised objective such as "mae".
+    variant: "imagenet", "contrast", "mae" (no CIFAR-10 label was seen), "cifar10" (trained on
+    45,000 labelled CIFAR-10 images), or the default of course_variant().
     """
-    file = WEIGHTS / f"{arch}.{variant}.json"
+    file = WEIGHTS / f"{arch}.{variant or course_variant(arch)}.json"
     if not file.exists():
-        there = [f"{f.stem.replace('.', ' with course:')}" for f in sorted(WEIGHTS.glob("*.json"))]
+        cards = [f for f in sorted(WEIGHTS.glob("*.json")) if not f.name.startswith("transfer.")]
+        there = [f"{f.stem.replace('.', ' with course:')}" for f in cards]
         raise FileNotFoundError(
-            f"There are no course weights {file.name} in {WEIGHTS.name}/: use weights='none' or {', '.join(there) or 'train some'}."
+            f"There are no course weights {file.name} in {WEIGHTS.name}/: use weights='none' "
+            f"or {', '.join(there) or 'train some'}."
         )
     return json.loads(file.read_text())
 
@@ -124,14 +136,14 @@ def _load_course(model: nn.Module, arch: str, keep_head: bool, variant: str) -> 
         name: tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in load_file(file).items()
     }
-    if keep_head and variant != "supervised":
+    if keep_head and variant != "cifar10":
         raise ValueError(
-            f"{file.name} was trained without labels and has no head to keep: build it with keep_head=False."
+            f"{file.name} was trained without labels and has no head to keep: "
+            "build it with keep_head=False, or take the weights course:cifar10."
         )
     if not keep_head:
-        new_head(
-            model
-        )  # drawn again: the first draw after a seed may be the one these weights grew from
+        # drawn again: the first draw after a seed may be the one these weights grew from
+        new_head(model)
         own = {id(p): name for name, p in model.named_parameters()}
         state |= {own[id(p)]: p for p in head(model).parameters()}
     _fit_exactly(model, state, arch, file.name)
@@ -177,10 +189,11 @@ def build(arch: str, num_classes: int, weights: str = "auto", keep_head: bool = 
 
     num_classes: 0 builds a timm network without a head, whose attention can still be shown.
 
-    weights: "hub" (timm or torchvision, cached by them), "course" (utils/weights, supervised),
-    "course:mae" and the like (there, trained without labels: no head to keep), "none", the path of a .safetensors checkpoint (head included), or "auto": course weights for the slim
-    models, hub weights for all others, said on one line. keep_head keeps the CIFAR-10
-    head of the course weights. The model gets .arch, .provenance, .input_size (pixels),
+    weights: "hub" (timm or torchvision, cached by them), "course" (see course_variant), a variant
+    of utils/weights such as "course:mae" (no head to keep) or "course:cifar10" (trained on
+    45,000 labelled CIFAR-10 images), "none", the path of a .safetensors checkpoint (head
+    included), or "auto": course weights for the slim models, hub weights for all others, printed
+    on one line. keep_head keeps the CIFAR-10 head of "cifar10" weights. The model gets .arch, .provenance, .input_size (pixels),
     .mean and .std (RGB, for inputs in 0..1). Raises ValueError for an unknown arch or a
     checkpoint that does not fit, FileNotFoundError or RuntimeError if weights cannot be had.
     """
@@ -204,7 +217,8 @@ def build(arch: str, num_classes: int, weights: str = "auto", keep_head: bool = 
     if weights == "hub":
         model.provenance = f"hub weights {arch}"
     elif str(weights).partition(":")[0] == "course":
-        model.provenance = _load_course(model, arch, keep_head, str(weights)[7:] or "supervised")
+        variant = str(weights)[7:] or course_variant(arch, keep_head)
+        model.provenance = _load_course(model, arch, keep_head, variant)
     elif weights == "none":
         model.provenance = "random weights"
     else:

@@ -24,7 +24,7 @@ from .maps import (
     scaled,
     to_rgb,
 )
-from .style import SIGNED, UNSIGNED, use_style
+from .style import SIGNED, UNSIGNED, readable, short, use_style
 
 __all__ = [
     "CONTROLS",
@@ -51,7 +51,9 @@ __all__ = [
     "plot_reliability",
     "plot_scatter",
     "plot_scores",
+    "readable",
     "scaled",
+    "short",
     "to_rgb",
     "use_style",
 ]

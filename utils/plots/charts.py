@@ -9,32 +9,48 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from .style import (
-    SIGNED,
-    UNSIGNED,
-    suptitle_of,
-    title_of,
-)
+from .style import SIGNED, SMALL, UNSIGNED, names_of, readable, short, suptitle_of, title_of
 
 # not the pale C6 and C8, nor C7, the grey of references
+MOST_ROWS = 20  # classes in one chart
 COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C9", "k")
 
 
+def _ends(values: Sequence[float], most: int = MOST_ROWS) -> np.ndarray:
+    """Places of all values in their order, or of many only the smallest and the largest ones."""
+    order = np.argsort(values, kind="stable")
+    return order if len(order) <= most else np.r_[order[: most // 2], order[-(most // 2) :]]
+
+
 def plot_counts(counts: Mapping[str, Mapping[str, int]], title: str) -> Figure:
-    """Class counts {split: {class: images}}, one panel for each split."""
+    """Class counts {split: {class: images}}, one panel for each split.
+
+    Of more than MOST_ROWS classes the most and the least frequent are shown.
+    """
+    classes = list(next(iter(counts.values())))
+    totals = [-sum(numbers.get(name, 0) for numbers in counts.values()) for name in classes]
+    rows = sorted(_ends(totals)) if len(classes) <= MOST_ROWS else _ends(totals)
+    names = [classes[i] for i in rows]
     figure, axes = plt.subplots(
-        1, len(counts), figsize=(3.6 * len(counts), 3), sharey=True, squeeze=False
+        1,
+        len(counts),
+        figsize=(4 * len(counts), 0.26 * len(rows) + 2),
+        sharey=True,
+        squeeze=False,
     )
     for ax, (split, numbers) in zip(axes.flat, counts.items(), strict=True):
-        ax.barh(list(numbers), list(numbers.values()), color="C0")
-        ax.bar_label(ax.containers[0], fontsize=7, padding=2)
+        ax.barh(range(len(names)), [numbers.get(name, 0) for name in names], color="C0")
+        ax.bar_label(ax.containers[0], fontsize=SMALL, padding=2)
         ax.grid(False, axis="y")  # it would run through the numbers
         ax.set(
             title=f"{split}: {sum(numbers.values()):,} images",
             xlabel="images",
-            xlim=(0, 1.15 * max(numbers.values())),
+            xlim=(0, 1.25 * max(1, *numbers.values())),
         )
+        ax.set_yticks(range(len(names)), names_of(names))
     axes.flat[0].invert_yaxis()
+    if len(rows) < len(classes):
+        title = f"{title} ({len(rows)} of {len(classes)} classes: the largest and the smallest)"
     suptitle_of(figure, title)
     return figure
 
@@ -44,7 +60,7 @@ def plot_history(histories: Mapping[str, object], title: str) -> Figure:
 
     histories: {name: train.History}; several runs share the axes.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6))
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.4))
     for colour, (name, history) in enumerate(histories.items()):
         per_epoch = history.steps_per_epoch
         for ax, values, checks in (
@@ -73,31 +89,66 @@ def plot_history(histories: Mapping[str, object], title: str) -> Figure:
         ax.set_xticks(np.unique(np.linspace(0, longest, min(longest, 10) + 1).round()))
     axes[1].set_ylim(0, 1.02)
     lines, names = axes[0].get_legend_handles_labels()
-    figure.legend(lines, names, fontsize=7, loc="outside lower center", ncols=len(histories))
+    figure.legend(lines, names, fontsize=SMALL, loc="outside lower center", ncols=len(histories))
     suptitle_of(figure, title)
     return figure
 
 
+def _most_confused(counts: Mapping[str, np.ndarray], most: int = 15) -> np.ndarray:
+    """Places of the classes with the most mistakes, in the classes' order; all if there are few."""
+    wrong = sum(m.sum(0) + m.sum(1) - 2 * m.diagonal() for m in counts.values())
+    return np.sort(np.argsort(-wrong, kind="stable")[:most])
+
+
 def plot_confusion(counts: Mapping[str, np.ndarray], classes: Sequence[str], title: str) -> Figure:
-    """Confusion matrices {model: (C, C) counts}; colour is the share of the true class (row)."""
-    figure, axes = plt.subplots(1, len(counts), figsize=(5.2 * len(counts), 4.6), squeeze=False)
+    """Confusion matrices {model: (C, C) counts}; mistakes are coloured by their share of the row.
+
+    The diagonal is printed and not coloured, so that the scale belongs to the mistakes. Of more
+    than 15 classes those with the most mistakes are shown.
+    """
+    rows = _most_confused(counts)
+    if len(rows) < len(classes):
+        title = f"{title} ({len(rows)} of {len(classes)} classes, those with the most mistakes)"
+    names = names_of(classes[i] for i in rows)
+    shares = {
+        name: matrix / matrix.sum(1, keepdims=True).clip(min=1) * (1 - np.eye(len(matrix)))
+        for name, matrix in counts.items()
+    }
+    worst = max(float(share.max()) for share in shares.values()) or 1.0
+    side = 0.42 * max(len(rows), 5) + 1.8
+    figure, axes = plt.subplots(
+        1, len(counts), figsize=((side + 0.6) * len(counts), side), squeeze=False
+    )
     for ax, (name, matrix) in zip(axes.flat, counts.items(), strict=True):
-        share = matrix / matrix.sum(1, keepdims=True).clip(min=1)
+        part = np.ix_(rows, rows)
         sns.heatmap(
-            share,
-            annot=matrix,
-            fmt="d",
+            shares[name][part],
+            annot=False,
             cmap="viridis",
             vmin=0,
-            vmax=1,
+            vmax=worst,
+            mask=np.eye(len(rows), dtype=bool),
             ax=ax,
             square=True,
-            xticklabels=classes,
-            yticklabels=classes,
-            annot_kws={"size": 7},
-            cbar_kws={"label": "share of the true class", "shrink": 0.7},
+            xticklabels=names,
+            yticklabels=names,
+            cbar_kws={"label": "mistakes, share of the true class", "shrink": 0.7},
         )
+        for (y, x), count in np.ndenumerate(matrix[part]):
+            dark = x != y and shares[name][part][y, x] < 0.6 * worst
+            ax.text(
+                x + 0.5,
+                y + 0.5,
+                f"{count}",
+                ha="center",
+                va="center",
+                fontsize=SMALL - 1,
+                color="white" if dark else "black",
+                weight="bold" if x == y else "normal",
+            )
         ax.set(title=name, xlabel="predicted", ylabel="true")
+        ax.grid(False)
+        ax.tick_params(labelsize=SMALL)
     suptitle_of(figure, title)
     return figure
 
@@ -105,27 +156,30 @@ def plot_confusion(counts: Mapping[str, np.ndarray], classes: Sequence[str], tit
 def plot_class_accuracy(
     accuracy: Mapping[str, np.ndarray], classes: Sequence[str], title: str
 ) -> Figure:
-    """Accuracy by class {model: (C,)}, sorted by the models' mean, as paired dots."""
-    figure, ax = plt.subplots(figsize=(7, 3.6))
-    order = np.argsort(np.mean(list(accuracy.values()), 0))
+    """Accuracy by class {model: (C,)}, sorted by the models' mean, as paired dots.
+
+    Classes without a test image (NaN) are left out; of more than MOST_ROWS the worst and the best
+    are shown.
+    """
+    values = np.array(list(accuracy.values()))
+    known = np.flatnonzero(np.isfinite(values).all(0))
+    order = known[_ends(values[:, known].mean(0))]
+    if len(order) < len(known):
+        title = f"{title} ({len(order)} of {len(classes)} classes: the worst and the best)"
+    figure, ax = plt.subplots(figsize=(8, 0.3 * len(order) + 1.8))
     for k, (name, values) in enumerate(accuracy.items()):
-        rows = np.arange(len(order)) + 0.2 * (
-            (len(accuracy) - 1) / 2 - k
-        )  # equal values stay visible
-        ax.plot(values[order], rows, "osD^"[k % 4], ms=6, label=name)
-    ax.set(
-        yticks=range(len(order)),
-        yticklabels=[classes[i] for i in order],
-        xlabel="share of the class's test images recognised",
-    )
-    figure.legend(loc="outside lower center", ncols=len(accuracy), fontsize=8)
+        shift = 0.2 * ((len(accuracy) - 1) / 2 - k)  # equal values stay visible
+        ax.plot(values[order], np.arange(len(order)) + shift, "osD^"[k % 4], ms=7, label=name)
+    ax.set_yticks(range(len(order)), names_of(classes[i] for i in order))
+    ax.set_xlabel("share of the class's test images classified correctly")
+    figure.legend(loc="outside lower center", ncols=len(accuracy))
     title_of(ax, title)
     return figure
 
 
 def plot_reliability(tables: Mapping[str, tuple], title: str) -> Figure:
     """Accuracy against confidence {model: evaluate.reliability(...)}; the diagonal is honest."""
-    figure, ax = plt.subplots(figsize=(4.4, 4))
+    figure, ax = plt.subplots(figsize=(6, 5.4))
     ax.plot([0, 1], [0, 1], "--", color="0.5", label="perfectly calibrated")
     for k, (name, (confidence, accuracy, share, error)) in enumerate(tables.items()):
         marker = "osD^"[k % 4]  # told apart in grey, too
@@ -142,7 +196,7 @@ def plot_reliability(tables: Mapping[str, tuple], title: str) -> Figure:
         )
     ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
     title_of(ax, title)
-    ax.legend(fontsize=7, loc="upper left")
+    ax.legend(fontsize=SMALL, loc="upper left")
     return figure
 
 
@@ -152,7 +206,7 @@ def plot_metrics(
     title: str,
 ) -> Figure:
     """Metrics {model: {metric: value}} as dots with their 95 % intervals."""
-    figure, ax = plt.subplots(figsize=(7.5, 3.2))
+    figure, ax = plt.subplots(figsize=(8.5, 4.2))
     names = list(next(iter(limits.values())))
     for k, (model, values) in enumerate(table.items()):
         x = np.arange(len(names)) + 0.18 * (k - (len(table) - 1) / 2)
@@ -173,7 +227,7 @@ def plot_metrics(
         ylabel="value, 1 at best",
     )
     title_of(ax, title)
-    ax.legend(fontsize=8, loc="best")
+    ax.legend(fontsize=SMALL, loc="best")
     return figure
 
 
@@ -186,9 +240,9 @@ def plot_lines(
     logx: bool = False,
 ) -> Figure:
     """Named curves {name: (x, y)} in one panel."""
-    figure, ax = plt.subplots(figsize=(6.4, 3.4))
+    figure, ax = plt.subplots(figsize=(7.5, 4.2))
     for (name, (x, y)), marker in zip(lines.items(), "osD^vP*X" * 3, strict=False):
-        ax.plot(x, y, marker=marker, ms=4, label=name)
+        ax.plot(x, y, marker=marker, ms=5, label=readable(name))
     ax.set(xlabel=xlabel, ylabel=ylabel)
     title_of(ax, title)
     if logy:
@@ -196,7 +250,7 @@ def plot_lines(
     if logx:
         ax.set_xscale("log")
     if len(lines) > 1:
-        ax.legend(fontsize=7)
+        ax.legend(fontsize=SMALL)
     return figure
 
 
@@ -211,22 +265,23 @@ def plot_scatter(
     named: Mapping[str, int] | None = None,
 ) -> Figure:
     """A dot for each pair (x, y), coloured by a third number called `label`; `named` {name: index} get an arrow."""
-    figure, ax = plt.subplots(figsize=(6.4, 3.8))
+    figure, ax = plt.subplots(figsize=(7.5, 4.6))
     dots = ax.scatter(x, y, c=colour, cmap=UNSIGNED, s=45, edgecolor="k", linewidth=0.4)
     for name, i in (named or {}).items():
         ax.annotate(
-            name,
+            readable(short(name)),
             (x[i], y[i]),
             (22, -22),
             textcoords="offset points",
             ha="center",
-            fontsize=8,
+            fontsize=SMALL,
             bbox=dict(fc="white", ec="none", pad=1),
             arrowprops=dict(arrowstyle="->", color="k"),
         )
     figure.colorbar(dots, ax=ax, label=label)
     ax.margins(0.12, 0.2)
-    ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    title_of(ax, title)
     return figure
 
 
@@ -245,15 +300,15 @@ def plot_scores(
     }
 
     def overall(method: str) -> float:
-        found = [s[method][0] for models in panels.values() for s in models.values() if method in s]
-        return float(np.mean(found))
+        means = [s[method][0] for models in panels.values() for s in models.values() if method in s]
+        return float(np.mean(means))
 
     order = sorted(names, key=overall)
-    height = 0.34 * len(order) + 1.4
+    height = 0.4 * len(order) + 1.8
     figure, axes = plt.subplots(
         1,
         len(panels),
-        figsize=(2.7 * len(panels) + 1, height),
+        figsize=(3 * len(panels) + 1.5, height),
         sharex=True,
         sharey=True,
         squeeze=False,
@@ -280,10 +335,8 @@ def plot_scores(
                     )
         ax.set(xlabel="score, 1 is perfect", title={"iou": "IoU", "auc": "AUC"}.get(metric, metric))
         ax.set(yticks=range(len(order)), yticklabels=[name.replace("_", " ") for name in order])
-    found = dict(zip(*reversed(axes.flat[0].get_legend_handles_labels()), strict=True))
-    figure.legend(
-        found.values(), found.keys(), loc="outside lower center", ncols=len(found), fontsize=8
-    )
+    lines = dict(zip(*reversed(axes.flat[0].get_legend_handles_labels()), strict=True))
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=len(lines))
     suptitle_of(figure, title)
     return figure
 
@@ -304,7 +357,7 @@ def plot_panels(
     """
     rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(4.6 * columns, 2.9 * rows + 0.5), sharey=True, squeeze=False
+        rows, columns, figsize=(5.2 * columns, 3.4 * rows + 0.6), sharey=True, squeeze=False
     )
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     coloured = [name for name in names if name not in dashed]
@@ -324,7 +377,9 @@ def plot_panels(
             (handles[name],) = ax.plot(x, y, **style)
         ax.set(title=panel, xlabel=xlabel if i + columns >= len(panels) else "")
         if ticks:
-            ax.set_xticks(range(len(ticks[i])), ticks[i], rotation=35, ha="right", fontsize=7)
+            ax.set_xticks(
+                range(len(ticks[i])), names_of(ticks[i]), rotation=35, ha="right", fontsize=SMALL
+            )
     for ax in axes.flat[len(panels) :]:
         ax.axis("off")
     figure.legend(
@@ -332,9 +387,9 @@ def plot_panels(
         [name.replace("_", " ") for name in handles],
         loc="outside lower center",
         ncols=min(5, len(handles)),
-        fontsize=8,
+        fontsize=SMALL,
     )
-    figure.supylabel(ylabel, fontsize=10)
+    figure.supylabel(ylabel, fontsize=12)
     suptitle_of(figure, title)
     return figure
 
@@ -343,7 +398,7 @@ def plot_agreement(
     matrices: Mapping[str, tuple[Sequence[str], np.ndarray]], label: str, title: str
 ) -> Figure:
     """Square matrices in -1..1 {panel: (names, (M, M))}, written out, one colour scale centred at 0."""
-    figure, axes = plt.subplots(1, len(matrices), figsize=(5.6 * len(matrices), 4.9), squeeze=False)
+    figure, axes = plt.subplots(1, len(matrices), figsize=(6.6 * len(matrices), 5.8), squeeze=False)
     for ax, (panel, (names, values)) in zip(axes.flat, matrices.items(), strict=True):
         sns.heatmap(
             values,
@@ -354,13 +409,13 @@ def plot_agreement(
             vmax=1,
             square=True,
             ax=ax,
-            xticklabels=names,
-            yticklabels=names,
-            annot_kws={"size": 7},
+            xticklabels=names_of(names),
+            yticklabels=names_of(names),
+            annot_kws={"size": SMALL},
             cbar=ax is axes.flat[-1],
             cbar_kws={"label": label, "shrink": 0.7},
         )
         ax.set_title(panel)
-        ax.tick_params(labelsize=7)
+        ax.tick_params(labelsize=SMALL)
     suptitle_of(figure, title)
     return figure

@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 
 from .maps import overlay, to_rgb
-from .style import check, draw, suptitle_of
+from .style import SMALL, check, draw, names_of, suptitle_of
 
 Interval = tuple[float, float, float]  # mean, low, high
 
@@ -86,7 +86,9 @@ def plot_arms(
     for ax in axes:
         for name in controls:
             ax.axhspan(place[name] - 0.5, place[name] + 0.5, color="0.92", zorder=0)
-        ax.set(yticks=list(place.values()), yticklabels=list(place), ylim=(-0.5, len(names) - 0.5))
+        ax.set(
+            yticks=list(place.values()), yticklabels=names_of(place), ylim=(-0.5, len(names) - 0.5)
+        )
     for ax, values, factor in ((axes[0], levels, 1), (axes[1], differences, 100)):
         for name, (mean, low, high) in values.items():
             reach = [[factor * max(mean - low, 0)], [factor * max(high - mean, 0)]]
@@ -103,7 +105,7 @@ def plot_arms(
         gains = [100 * (published[name] - published[first]) for name in shown]
         rows = [place[name] for name in shown]
         axes[1].plot(gains, rows, "D", mfc="none", color="0.3", ms=6, label="published", zorder=4)
-        axes[1].legend(fontsize=7, loc="best")
+        axes[1].legend(fontsize=SMALL, loc="best")
     for name, (fixed, new) in changes.items():
         axes[2].barh(place[name], np.mean(fixed), color="C2", alpha=0.75, height=0.6)
         axes[2].barh(place[name], -np.mean(new), color="C3", alpha=0.75, height=0.6)
@@ -161,7 +163,7 @@ def plot_before_after(
             aspect="equal",
         )
         ax.plot([], [], "X", color="0.6", mec="k", ls="", label="mean")
-        ax.legend(fontsize=7, loc="best")
+        ax.legend(fontsize=SMALL, loc="best")
     suptitle_of(figure, title)
     return figure
 
@@ -188,6 +190,6 @@ def plot_changed(
         for row, maps, label in ((1, before, labels[0]), (2, after, labels[1])):
             draw(axes[row, k], overlay(image, maps[k]))
             if k == 0:
-                axes[row, 0].set_ylabel(label, fontsize=8)
+                axes[row, 0].set_ylabel(label, fontsize=SMALL)
     suptitle_of(figure, suptitle)
     return figure

@@ -10,6 +10,7 @@ import torch
 from matplotlib.figure import Figure
 
 from .style import (
+    SMALL,
     UNSIGNED,
     draw,
     suptitle_of,
@@ -40,7 +41,7 @@ def plot_heads(
         if (references or {}).get(name) is not None:
             ax.axhline(references[name], ls="--", color="k", lw=1, label="all tokens alike")
         ax.set(xlabel="block", ylabel=name, xticks=number)
-        ax.legend(fontsize=7)
+        ax.legend(fontsize=SMALL)
     suptitle_of(figure, title)
     return figure
 
@@ -74,7 +75,7 @@ def plot_head_matrix(
         shown = range(heads) if heads <= 6 else [0, heads - 1]
         ax.set(xticks=list(shown), xticklabels=[head + 1 for head in shown], xlabel="head")
         ax.set_yticks(range(depth), range(1, depth + 1))
-        ax.set_title(name, fontsize=9)
+        ax.set_title(name, fontsize=SMALL)
         ax.grid(False)
         if name in apart:
             figure.colorbar(picture, ax=ax, label=apart[name])
@@ -117,8 +118,8 @@ def plot_iav(
         depth, heads = middle.shape
         for edge in range(1, depth):
             ax.axvline(edge * heads - 0.5, color="0.85", lw=0.7, zorder=0)
-        ax.set_xticks((np.arange(depth) + 0.5) * heads - 0.5, range(1, depth + 1), fontsize=7)
-        ax.set_title(panel, fontsize=9)
+        ax.set_xticks((np.arange(depth) + 0.5) * heads - 0.5, range(1, depth + 1), fontsize=SMALL)
+        ax.set_title(panel, fontsize=SMALL)
         ax.grid(False, axis="x")
     for ax in axes[-1]:
         ax.set_xlabel("block (its heads side by side)")
@@ -127,7 +128,7 @@ def plot_iav(
     names = {
         n: line for ax in axes.flat for line, n in zip(*ax.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(names.values(), names, fontsize=7, loc="outside lower center", ncols=5)
+    figure.legend(names.values(), names, fontsize=SMALL, loc="outside lower center", ncols=5)
     suptitle_of(figure, title)
     return figure
 

@@ -16,14 +16,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .style import (
-    SIGNED,
-    UNSIGNED,
-    check,
-    draw,
-    same_size,
-    suptitle_of,
-)
+from .style import SIGNED, SMALL, UNSIGNED, check, draw, readable, same_size, short, suptitle_of
 
 
 def to_rgb(image: torch.Tensor) -> np.ndarray:
@@ -87,7 +80,8 @@ def _bars(
     colours = ["C1" if c == target else "0.7" for c in top]
     ax.barh(range(len(top)), probabilities[top].tolist(), color=colours)
     for row, c in enumerate(top):
-        ax.text(0.02, row, f"{classes[c]} {probabilities[c]:.0%}", va="center", fontsize=7)
+        name = readable(short(classes[c], 16))
+        ax.text(0.02, row, f"{name} {probabilities[c]:.0%}", va="center", fontsize=SMALL - 1)
     ax.set(xlim=(0, 1), xticks=[], yticks=[])
     ax.invert_yaxis()
     ax.grid(False)
@@ -99,7 +93,7 @@ def plot_images(
     titles: Sequence[str],
     columns: int = 10,
     suptitle: str = "",
-    side: float = 1.1,
+    side: float = 1.4,
 ) -> Figure:
     """A contact sheet of uint8 images (N, 3, H, W), or a list of them.
 
@@ -108,7 +102,7 @@ def plot_images(
     check(images)
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(side * columns, (side + 0.2) * rows), squeeze=False
+        rows, columns, figsize=(side * columns, (side + 0.3) * rows), squeeze=False
     )
     for ax in axes.flat:
         ax.axis("off")
@@ -133,7 +127,7 @@ def plot_explanations(
     suptitle: str = "",
     strength: float = 0.75,
     shared: bool | Sequence[object] = False,
-    side: float = 1.25,
+    side: float = 1.5,
 ) -> Figure:
     """Original | map | overlay | most probable classes for each image, `blocks` images a row.
 
@@ -178,7 +172,7 @@ def plot_map_grid(
     overlays: bool = True,
     shared: bool = False,
     suptitle: str = "",
-    side: float = 1.3,
+    side: float = 1.5,
 ) -> Figure:
     """A row for each image, a column for each kind of map {name: (N, H, W)}, the image first.
 
@@ -227,13 +221,13 @@ def plot_effect(
     before, after: (image uint8 (3, H, W), heatmap (H, W), probabilities (C,)). Both maps explain
     `target` and share one scale, so that a map that fades is seen to fade.
     """
-    figure, axes = plt.subplots(2, 4, figsize=(7, 3.6))
+    figure, axes = plt.subplots(2, 4, figsize=(9, 4.6))
     limit = max(float(np.percentile(m.abs(), 99.5)) for _, m, _ in (before, after))
     for row, label, (image, heatmap, probabilities) in zip(
         axes, labels, (before, after), strict=True
     ):
         draw(row[0], to_rgb(image), label)
-        draw_heat(row[1], heatmap, signed, f"map for {classes[target]}", limit)
+        draw_heat(row[1], heatmap, signed, f"map for {short(classes[target])}", limit)
         draw(row[2], overlay(image, heatmap, signed, limit=limit), "overlay")
         _bars(row[3], probabilities, classes, target)
     suptitle_of(figure, suptitle)
@@ -246,7 +240,7 @@ def plot_maps(
     title: str,
     columns: int = 7,
     suptitle: str = "",
-    side: float = 1.45,
+    side: float = 1.6,
 ) -> Figure:
     """One image, then its bare unsigned maps {name: (h, w)}, `columns` panels a row; each scaled by itself."""
     rows = -(-(len(maps) + 1) // columns)

@@ -9,7 +9,6 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,10 +94,13 @@ def show_figure(file: str | Path, width: int = PREVIEW) -> None:
 
 def show_table(frame: DataFrame, caption: str, digits: int = 3) -> None:
     """Show a pandas table with a caption; names in it are escaped, missing values are a dash."""
-    from IPython.display import HTML, display
+    from IPython.display import display
 
+    words = {"text/markdown": f"*{caption}*", "text/plain": caption}
+    display(words, raw=True, metadata={"caption_of": "table"})
     body = frame.to_html(border=0, na_rep="–", float_format=lambda value: f"{value:.{digits}f}")
-    display(HTML(body.replace(">", f"><caption>{escape(caption)}</caption>", 1)))
+    shown = {"text/html": body, "text/plain": frame.to_string()}
+    display(shown, raw=True, metadata={"table": caption})
 
 
 # ---------------------------------------------------------------- numbers

@@ -2,7 +2,9 @@
 
 python -m utils.train [--profile demo]                 fine-tune the profile's models
 python -m utils.train pretrain ARCH [--epochs N ...]   make course weights
+python -m utils.train distil ARCH [--epochs N ...]     make course weights from an ImageNet network
 python -m utils.train compare ARCH                     fine-tune all its course weights alike
+python -m utils.train transfer ARCH                    accuracy against the number of images
 accelerate launch -m utils.train --profile full        fine-tune on several GPUs, batches shared out
 
 A command that was stopped goes on where it was when it is given again.
@@ -17,8 +19,8 @@ import sys
 from dataclasses import replace
 
 from ..env import profile
-from . import pretrain, starts
-from .recipes import NAMED, PRETRAIN, SELFSUP, Recipe
+from . import distill, pretrain, starts, transfer
+from .recipes import DISTIL, NAMED, PRETRAIN, SELFSUP, Recipe
 from .supervised import finetuned
 
 
@@ -28,10 +30,8 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "task", nargs="?", choices=["finetune", "pretrain", "compare"], default="finetune"
-    )
-    parser.add_argument("arch", nargs="?", help="pretrain, compare: which architecture")
+    parser.add_argument("task", nargs="?", choices=list(TASKS), default="finetune")
+    parser.add_argument("arch", nargs="?", help="all but finetune: which architecture")
     parser.add_argument("--profile", help="finetune: smoke, demo, paper or full")
     parser.add_argument(
         "--recipe", choices=sorted(NAMED), help="finetune: one of the published full-data recipes"
@@ -43,8 +43,8 @@ def _parser() -> argparse.ArgumentParser:
         help="pretrain vit_mini: without labels",
     )
     parser.add_argument("--teacher", help="pretrain: course architecture to learn from")
-    parser.add_argument("--epochs", type=int, help="pretrain: other number of epochs")
-    parser.add_argument("--lr", type=float, help="pretrain: other learning rate")
+    parser.add_argument("--epochs", type=int, help="pretrain, distil: other number of epochs")
+    parser.add_argument("--lr", type=float, help="pretrain, distil: other learning rate")
     parser.add_argument(
         "--ema", type=float, default=0.0, help="pretrain: ship a moving average, decay 0.999 say"
     )
@@ -69,9 +69,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = _parser()
     options = parser.parse_args(words)
     line = shlex.join(["python", "-m", "utils.train", *words])
-    run = {"finetune": _finetune, "pretrain": _pretrain, "compare": _compare}[options.task]
-    if options.task != "finetune" and options.arch not in PRETRAIN:
-        parser.error(f"{options.task} knows {', '.join(PRETRAIN)}, not {options.arch!r}")
+    run, known = TASKS[options.task]
+    if known and options.arch not in known:
+        parser.error(f"{options.task} knows {', '.join(known)}, not {options.arch!r}")
     try:
         run(options, line, parser)
     except KeyboardInterrupt as stop:
@@ -82,6 +82,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _compare(options: argparse.Namespace, line: str, parser: argparse.ArgumentParser) -> None:
     print(json.dumps(starts.compare(options.arch), indent=1))
+
+
+def _transfer(options: argparse.Namespace, line: str, parser: argparse.ArgumentParser) -> None:
+    print(json.dumps(transfer.study(options.arch, line), indent=1))
+
+
+def _distil(options: argparse.Namespace, line: str, parser: argparse.ArgumentParser) -> None:
+    recipe = _changed(DISTIL[options.arch], options)
+    print(json.dumps(distill.distil(options.arch, recipe, line), indent=1))
 
 
 def _pretrain(options: argparse.Namespace, line: str, parser: argparse.ArgumentParser) -> None:
@@ -131,3 +140,12 @@ def _finetune(options: argparse.Namespace, line: str, parser: argparse.ArgumentP
         model = finetuned(arch, settings, recipe=recipe, label=options.recipe or "")
         best, seconds = max(model.history.val_accuracy), model.history.seconds
         print(f"{arch}: best validation accuracy {best:.3f} after {seconds:.0f} s")
+
+
+TASKS = {  # what runs, and for which architectures; none: it takes no name
+    "finetune": (_finetune, ()),
+    "pretrain": (_pretrain, tuple(PRETRAIN)),
+    "distil": (_distil, tuple(DISTIL)),
+    "compare": (_compare, tuple(PRETRAIN)),
+    "transfer": (_transfer, tuple(DISTIL)),
+}

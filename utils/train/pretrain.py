@@ -35,20 +35,20 @@ def pretrain(
     command: the line that was typed, for the card. teacher: a course architecture whose
     probabilities (mean over image and mirror image) make half of the loss. start: "course", or the
     path of a .safetensors file, goes on from those weights. Writes the weights,
-    utils/weights/<arch>.supervised.safetensors in float16, and beside them a card (.json) with
+    utils/weights/<arch>.cifar10.safetensors in float16, and beside them a card (.json) with
     every training phase and the accuracy on all 10,000 test images. Returns the card.
     """
     whole, test = data.load("cifar10", "train"), data.load("cifar10", "test")
     pool = whole.subset(range(data.PAPER_POOL, len(whole)))
     val = whole.subset(range(1000))  # kept aside; the best epoch on these is shipped
     seed_everything(recipe.seed)
-    earlier = models.card(arch)["phases"] if start == "course" else []
+    earlier = models.card(arch, "cifar10")["phases"] if start == "course" else []
     model = models.build(arch, len(pool.classes), start, keep_head=True)
     soft = _taught(teacher, pool) if teacher else None
     folder = RUNS / "pretrain" / (arch if start == "none" else f"{arch}-more")
     history = fit(model, pool, val, recipe, folder, soft)
 
-    file = _ship(model, f"{arch}.supervised")
+    file = ship(model, f"{arch}.cifar10")
     accuracy = (logits_of(model, test.images).argmax(1) == test.labels).float().mean().item()
     phase = {
         "command": command,
@@ -59,13 +59,13 @@ def pretrain(
     }
     facts = {
         "classes": list(pool.classes),
-        "pretraining": "supervised",
+        "pretraining": "cifar10",
         "data": f"{pool.source}, training images 5,000 to 49,999",
         "test_accuracy": accuracy,
         "test_images": len(test),
         "summary": f"supervised on {len(pool):,} CIFAR-10 images, {accuracy:.1%} on its test set",
     }
-    return _card(file, arch, facts, [*earlier, phase], recipe, len(pool))
+    return write_card(file, arch, facts, [*earlier, phase], recipe, len(pool))
 
 
 def _taught(teacher: str, pool: data.ImageSet) -> torch.Tensor:
@@ -74,7 +74,7 @@ def _taught(teacher: str, pool: data.ImageSet) -> torch.Tensor:
     return sum(logits_of(guide, view).softmax(1) for view in (pool.images, pool.images.flip(3))) / 2
 
 
-def _ship(model: nn.Module, name: str) -> Path:
+def ship(model: nn.Module, name: str) -> Path:
     """Write the weights in float16 and give the model what a reader of the file will get."""
     file = WEIGHTS / f"{name}.safetensors"
     state = model.state_dict()
@@ -84,7 +84,7 @@ def _ship(model: nn.Module, name: str) -> Path:
     return file
 
 
-def _card(
+def write_card(
     file: Path, arch: str, facts: dict, phases: list[dict], recipe: Recipe, images: int
 ) -> dict:
     """Complete the facts about a weights file and write them beside it."""
@@ -108,19 +108,34 @@ def _card(
 class SelfSupervision(Task):
     """An objective that makes its own questions about the images of a batch."""
 
-    def __init__(self, objective: selfsup.Objective, images: torch.Tensor, recipe: Recipe):
+    def __init__(self, objective: nn.Module, images: torch.Tensor, recipe: Recipe):
         kind = type(objective).__name__
         sample = images[:: max(1, len(images) // 1000)]
         facts = {"objective": kind, "arch": objective.encoder.arch, "images": len(images)}
         super().__init__(objective, facts | {"data": fingerprint(sample)})
         self.name, self.smallest = f"{kind} {objective.encoder.arch}", recipe.batch
+        self.recipe = recipe
 
     def measure(self, network: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         return {"loss": network(batch.images, batch.generator)}
 
 
+class Lessons(SelfSupervision):
+    """An objective that also needs to know which images these are, and has phases."""
+
+    def begin_epoch(self, epoch: int) -> None:
+        self.module.begin_epoch(self.recipe, epoch)
+
+    def measure(self, network: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        return {"loss": network(batch.images, batch.indices, batch.generator)}
+
+
 def learn(
-    objective: selfsup.Objective, images: torch.Tensor, recipe: Recipe, run_dir: Path
+    objective: nn.Module,
+    images: torch.Tensor,
+    recipe: Recipe,
+    run_dir: Path,
+    kind: type[SelfSupervision] = SelfSupervision,
 ) -> dict:
     """Train an objective in place on uint8 images (N, 3, h, w), without labels.
 
@@ -128,18 +143,17 @@ def learn(
     left out. Returns {"loss": one float a step, "seconds"} and leaves the objective in eval mode.
     Raises as loop.run does.
     """
-    done = loop.run(SelfSupervision(objective, images, recipe), images, recipe, run_dir)
+    done = loop.run(kind(objective, images, recipe), images, recipe, run_dir)
     if done.judged is not objective:
         objective.load_state_dict(done.judged.state_dict())
     objective.eval()
     return {"loss": done.records["loss"].tolist(), "seconds": done.seconds}
 
 
-@torch.no_grad()
 def features(model: nn.Module, images: torch.Tensor, chunk: int = 256) -> dict[str, torch.Tensor]:
     """A ViT's tokens before its head for uint8 images (N, 3, h, w): {"cls", "mean"} -> (N, D)."""
     parts = []
-    with models.evaluating(model):
+    with models.evaluating(model), torch.no_grad():
         for part in images.split(chunk):
             tokens = selfsup.encode(model, models.prepare(model, part)).float().cpu()
             parts.append(torch.stack([tokens[:, 0], tokens[:, 1:].mean(1)]))
@@ -170,7 +184,7 @@ def judge(
 def pretrain_without_labels(arch: str, recipe: Recipe, command: str, objective: str) -> dict:
     """Make self-supervised course weights: utils/weights/<arch>.<objective>.{safetensors,json}.
 
-    Trained on the same 45,000 images as the supervised weights; float16, encoder only. The card
+    Trained on the same 45,000 images as the weights cifar10; float16, encoder only. The card
     says how many of 2,000 test images a linear classifier gets right that sees the frozen
     features of 5,000 labelled pool images, and the same for the random initial weights. Returns
     the card. Raises ValueError for an unknown objective or an architecture without patches.
@@ -184,7 +198,7 @@ def pretrain_without_labels(arch: str, recipe: Recipe, command: str, objective: 
     task = selfsup.build_objective(objective, model)
     before = judge(model, bank, query)
     done = learn(task, pool.images, recipe, RUNS / "pretrain" / f"{arch}-{objective}")
-    file = _ship(model, f"{arch}.{objective}")
+    file = ship(model, f"{arch}.{objective}")
     after = judge(model, bank, query)
     last = done["loss"][-100:]
     phase = {
@@ -208,4 +222,4 @@ def pretrain_without_labels(arch: str, recipe: Recipe, command: str, objective: 
         f"labels; a linear classifier on its frozen features gets {after['mean.linear']:.1%} of "
         f"{len(query):,} test images right ({before['mean.linear']:.1%} from random weights)",
     }
-    return _card(file, arch, facts, [phase], recipe, len(pool))
+    return write_card(file, arch, facts, [phase], recipe, len(pool))

@@ -15,7 +15,6 @@ from ..data import ImageSet
 from . import selfsup
 
 
-@torch.no_grad()
 def head_inputs(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
     """What each head of the model reads for uint8 images (N, 3, h, w): (N, D) float32, on the CPU.
 
@@ -36,7 +35,6 @@ def head_inputs(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
     return [torch.cat(parts) for parts in read]
 
 
-@torch.no_grad()
 def frozen_features(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Features (N, D) before the head for uint8 images (N, 3, h, w), float32 on the CPU.
 
@@ -50,7 +48,7 @@ def frozen_features(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
         tokens = selfsup.encode(model, models.prepare(model, images[rows]))
         return torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], 1).float().cpu()
 
-    with models.evaluating(model):
+    with models.evaluating(model), torch.no_grad():
         return torch.cat(list(models.per_chunk(run, len(images), models.CHUNK)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from timm.optim import create_optimizer_v2
 from timm.utils import ModelEmaV3
@@ -69,9 +69,26 @@ SELFSUP = {  # without labels; the objectives bring their own augmentation
     "mae": Recipe(20, "muon", 1e-2, 0.05, batch=128, schedule="onecycle"),
     "contrast": Recipe(6, "muon", 1e-2, 0.05, batch=128, schedule="onecycle"),
 }
+DISTIL = {  # without labels, from the features of an ImageNet network; see distill
+    "vit_mini": Recipe(
+        5, "muon", 1e-2, 0.05, batch=128, schedule="onecycle", patch_drop=((5, 0.5),)
+    ),
+    "resnet34_slim": Recipe(
+        7, "muon", 2e-2, 0.05, batch=128, schedule="onecycle", sizes=((4, 48), (2, 64), (1, 128))
+    ),
+}
 FEW = Recipe(
     8, "adamw", 1e-3, 0.05, batch=64, schedule="onecycle", augment=True
 )  # 4,050 images, any start
+
+
+_TUNE = Recipe(10, "adamw", 1e-3, 0.05, batch=32, schedule="onecycle", augment=True)
+TRANSFER = {  # for 4,050 images; see transfer
+    ("vit_mini", "scratch"): replace(_TUNE, optimizer="muon", lr=5e-3),
+    ("vit_mini", "finetune"): replace(_TUNE, layer_decay=0.75, head="probe"),
+    ("resnet34_slim", "scratch"): replace(_TUNE, optimizer="muon", lr=1e-2),
+    ("resnet34_slim", "finetune"): replace(_TUNE, head="probe"),
+}
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:

@@ -1,4 +1,4 @@
-"""What a start is worth: all course weights of an architecture, and random ones, fine-tuned alike on few images."""
+"""What pretraining is worth: all course weights of an architecture fine-tuned alike on few images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, replace
 
 from .. import data, evaluate, models
-from ..env import WEIGHTS, device_name, profile, seed_everything
+from ..env import WEIGHTS, device_name, profile, seed_everything, write
 from .recipes import FEW, Recipe
 from .supervised import fit, run_dir
 
@@ -29,20 +29,23 @@ def accuracy_after(arch: str, weights: str, seed: int, recipe: Recipe = FEW) -> 
 
 
 def compare(arch: str, recipe: Recipe = FEW) -> dict[str, list[float]]:
-    """Fine-tune every start of `arch` with each of SEEDS: {start: accuracies}, also written into the cards.
+    """Fine-tune every initialisation of `arch` with each of SEEDS: {name: accuracies}.
 
-    A start is "random" or the pretraining of a card. Raises FileNotFoundError if `arch` has none.
+    A name is "random" or the pretraining of a card, into which the accuracies are also written.
+    Weights that were trained on labelled CIFAR-10 images are left out: they know these classes.
+    Raises FileNotFoundError if `arch` has no other.
     """
-    cards = sorted(WEIGHTS.glob(f"{arch}.*.json"))
+    cards = [f for f in sorted(WEIGHTS.glob(f"{arch}.*.json")) if f.stem != f"{arch}.cifar10"]
     if not cards:
-        models.card(arch)  # says what there is
+        raise FileNotFoundError(
+            f"{arch} has no course weights that have not seen CIFAR-10's labels: "
+            f"make some with `python -m utils.train distil {arch}`."
+        )
     kinds = [card.stem.partition(".")[2] for card in cards]
-    starts = {"random": "none"} | {
-        k: "course" if k == "supervised" else f"course:{k}" for k in kinds
-    }
-    found = {
-        name: [accuracy_after(arch, w, seed, recipe) for seed in SEEDS]
-        for name, w in starts.items()
+    weights = {"random": "none"} | {kind: f"course:{kind}" for kind in kinds}
+    accuracies = {
+        name: [accuracy_after(arch, initial, seed, recipe) for seed in SEEDS]
+        for name, initial in weights.items()
     }
     for kind, card in zip(kinds, cards, strict=True):
         facts = {
@@ -51,11 +54,11 @@ def compare(arch: str, recipe: Recipe = FEW) -> dict[str, list[float]]:
             "seeds": SEEDS,
             "images": profile("paper").n_train,
             "test_images": profile("paper").n_test,
-            "accuracy": found[kind],
-            "accuracy_from_random_weights": found["random"],
+            "accuracy": accuracies[kind],
+            "accuracy_from_random_weights": accuracies["random"],
             "device": device_name(),
         }
-        card.write_text(
-            json.dumps(json.loads(card.read_text()) | {"fine_tuned": facts}, indent=1) + "\n"
+        write(
+            card, json.dumps(json.loads(card.read_text()) | {"fine_tuned": facts}, indent=1) + "\n"
         )
-    return found
+    return accuracies

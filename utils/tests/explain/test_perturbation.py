@@ -40,6 +40,7 @@ class Cells(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.widest = max(self.widest, len(x))
+        assert not torch.is_grad_enabled()
         return self.game(nn.functional.avg_pool2d(x.mean(1, keepdim=True), 3).flatten(1))
 
 
@@ -138,6 +139,7 @@ def test_batch_equals_singles_and_any_batch_size(vit, name):
     x, targets = inputs(3), torch.tensor([1, 5, 2])
     together = run(name, vit, x, Question(targets), batch=64)
     assert together.shape == (3, 32, 32) and together.dtype == x.dtype
+    assert not together.requires_grad
     small = run(name, vit, x, Question(targets), batch=2)
     torch.testing.assert_close(together, small, rtol=1e-4, atol=2e-6)
     for i in range(3):

@@ -869,7 +869,14 @@ def test_late_training_equals_the_whole_model_and_leaves_the_early_blocks() -> N
     assert torch.allclose(
         early.logits(model, features), models.logits_of(model, some.images), atol=1e-5
     )
-    assert early.features(some.images) is features
+    seen: list[int] = []
+    hook = model.patch_embed.register_forward_pre_hook(lambda _, x: seen.append(len(x[0])))
+    more = torch.cat([some.images.flip(0), pair(3, 9).images])
+    assert torch.equal(early.features(more, keep=False)[:24], features.flip(0)) and seen == [3]
+    early.features(more)
+    early.features(more)
+    assert seen == [3, 3]  # remembered now
+    hook.remove()
     before = {n: t.clone() for n, t in model.state_dict().items()}
     history = late.fit_late(model, early, some, pair(12, 2), late.LateRecipe(6, 5e-3, batch=8))
     changed = {

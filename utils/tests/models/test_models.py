@@ -40,7 +40,7 @@ def shelf(monkeypatch, tmp_path):
     monkeypatch.setattr(zoo, "WEIGHTS", tmp_path)
     torch.manual_seed(5)
     original = models.build("vit_mini", 10, "none")
-    file = tmp_path / "vit_mini.supervised.safetensors"
+    file = tmp_path / "vit_mini.cifar10.safetensors"
     save_file({k: v.half() for k, v in original.state_dict().items()}, file)
     facts = {
         "file": file.name,
@@ -49,7 +49,7 @@ def shelf(monkeypatch, tmp_path):
         "summary": "supervised on nothing",
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
     }
-    (tmp_path / "vit_mini.supervised.json").write_text(json.dumps(facts))
+    (tmp_path / "vit_mini.cifar10.json").write_text(json.dumps(facts))
     return original, file
 
 
@@ -214,7 +214,7 @@ def test_tampered_course_weights_are_refused(shelf):
     content[-1] ^= 1
     shelf[1].write_bytes(content)
     with pytest.raises(
-        ValueError, match="vit_mini.supervised.safetensors is not the file its card describes"
+        ValueError, match="vit_mini.cifar10.safetensors is not the file its card describes"
     ):
         models.build("vit_mini", 10, "course")
 
@@ -226,20 +226,23 @@ def test_kept_head_needs_its_own_classes(shelf):
 
 def test_course_weights_that_are_not_there(shelf):
     with pytest.raises(
-        FileNotFoundError, match="no course weights alexnet_slim.supervised.json.*weights='none'"
+        FileNotFoundError, match="no course weights alexnet_slim.cifar10.json.*weights='none'"
     ):
         models.build("alexnet_slim", 10, "course")
 
 
-@pytest.mark.parametrize("card", sorted(env.WEIGHTS.glob("*.json")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("card", sorted(env.WEIGHTS.glob("*_*.*.json")), ids=lambda p: p.stem)
 def test_the_shipped_cards_fit_their_files(card):
     facts = json.loads(card.read_text())
     assert hashlib.sha256((env.WEIGHTS / facts["file"]).read_bytes()).hexdigest() == facts["sha256"]
     assert {"arch", "data", "seed", "minutes", "test_accuracy", "versions"} <= facts.keys()
     assert facts["phases"] and all(
-        phase["command"].startswith("python -m utils.train pretrain") for phase in facts["phases"]
+        phase["command"].startswith(
+            ("python -m utils.train pretrain", "python -m utils.train distil")
+        )
+        for phase in facts["phases"]
     )
-    if facts["pretraining"] == "supervised":
+    if facts["pretraining"] == "cifar10":
         assert models.build(facts["arch"], len(facts["classes"]), "course", keep_head=True)
 
 

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from utils import plots
+from utils.plots import style as style_module
 from utils.train import History
 
 CLASSES = tuple("abcdefghij")
@@ -104,6 +105,7 @@ def heats(figure: Figure) -> list[Axes]:
 
 
 def texts(figure: Figure) -> list[str]:
+    """All titles."""
     found = [figure.get_suptitle(), *(ax.get_title() for ax in figure.axes)]
     return [text for text in found if text]
 
@@ -233,12 +235,43 @@ def test_class_counts_share_their_axis():
     assert first.get_title() == "train: 5 images"
 
 
-def test_confusion_colours_are_shares_of_the_row():
+def test_confusion_colours_are_the_mistakes_shares_of_the_row():
+    """The diagonal is printed in bold and has no colour; the scale ends at the worst mistake."""
     figure = CALLS["plot_confusion"]()
-    meshes = [ax.collections[0] for ax in figure.axes if ax.get_xlabel() == "predicted"]
-    assert [mesh.get_clim() for mesh in meshes] == [(0, 1), (0, 1)]
+    shown = [ax for ax in figure.axes if ax.get_xlabel() == "predicted"]
     share = MATRIX / MATRIX.sum(1, keepdims=True)
-    np.testing.assert_allclose(np.asarray(meshes[0].get_array()).reshape(3, 3), share)
+    mistakes = share[~np.eye(3, dtype=bool)]
+    for ax in shown:
+        mesh = ax.collections[0]
+        assert mesh.get_clim() == (0, mistakes.max())
+        values = np.ma.asarray(mesh.get_array()).reshape(3, 3)
+        assert np.ma.getmaskarray(values).diagonal().all()
+        np.testing.assert_allclose(values[~np.eye(3, dtype=bool)].data, mistakes)
+        assert [t.get_text() for t in ax.texts] == [str(n) for n in MATRIX.flat]
+        assert [t.get_weight() == "bold" for t in ax.texts] == list(np.eye(3, dtype=bool).flat)
+
+
+@pytest.mark.parametrize("n", [2, 15, 102])
+def test_charts_of_any_number_of_classes_stay_readable(n):
+    rng = np.random.default_rng(0)
+    names = [f"class {k}" for k in range(n)]
+    matrix = rng.integers(0, 9, (n, n))
+    figures = [
+        plots.plot_confusion({"x": matrix}, names, "title"),
+        plots.plot_class_accuracy({"x": rng.random(n)}, names, "title"),
+        plots.plot_counts({"train": dict(zip(names, rng.integers(1, 9, n), strict=True))}, "title"),
+    ]
+    for figure in figures:
+        assert len(figure.axes[0].get_yticklabels()) <= 20
+        assert max(figure.get_size_inches()) < 12
+        text = " ".join(texts(figure))
+        assert (f"of {n} classes" in text) == (n > 20)
+
+
+def test_classes_without_test_images_have_no_row():
+    values = {"x": np.array([0.5, np.nan, 0.9]), "y": np.array([0.4, np.nan, 0.8])}
+    figure = plots.plot_class_accuracy(values, ("cat", "dog", "bee"), "title")
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["cat", "bee"]
 
 
 def test_confusion_of_a_class_without_images():
@@ -340,6 +373,80 @@ def test_long_titles_wrap_inside_the_figure(draw):
     boxes = [ax.title.get_window_extent(renderer) for ax in figure.axes if ax.get_title()]
     for i, one in enumerate(boxes):
         assert not any(one.overlaps(other) for other in boxes[:i]), "titles run into each other"
+
+
+# ---------------------------------------------------------------- names as people give them
+
+
+NAMES = {
+    "spaces": "two short words",
+    "accents": "dög à la crème",
+    "CJK": "柴犬",
+    "emoji": "cat 🐈",
+    "dollars": "$5 or $10",
+    "formula": "$x_2^{y}$",
+    "half a formula": "a$_b",
+    "underscores": "my_own_class",
+    "markup": "<b>bold</b> & <script>",
+    "backslash": r"back\slash \frac{1}",
+    "80 letters": "Felis silvestris catus of the long-haired kind found in the northern forests now",
+    "80 letters without a space": "n02124075_" * 8,
+}
+
+
+def with_name(name: str) -> dict[str, Callable[[], Figure]]:
+    """Every kind of figure that shows the name of a class."""
+    title = f"{plots.short(name)} 87% (is {plots.short(name)})"
+    names = [name, "other", f"{name} too"]
+    return {
+        "images": lambda: plots.plot_images(IMAGES, [title] * 3, columns=3, suptitle=title),
+        "counts": lambda: plots.plot_counts({"train": dict.fromkeys(names, 3)}, title),
+        "confusion": lambda: plots.plot_confusion({"x": MATRIX}, names, title),
+        "class accuracy": lambda: plots.plot_class_accuracy(
+            {"x": np.array([0.1, 0.5, 0.9])}, names, title
+        ),
+        "explanations": lambda: plots.plot_explanations(
+            IMAGES, MAPS, [title] * 3, PROBABILITIES, [name] * 10, suptitle=title
+        ),
+        "map grid": lambda: plots.plot_map_grid(IMAGES, {name: MAPS}, [title] * 3),
+        "effect": lambda: plots.plot_effect(SIDE, SIDE, [name] * 10, 1, suptitle=title),
+        "lines": lambda: plots.plot_lines(
+            {name: ([0, 1], [1, 2]), "b": ([0], [1])}, "x", "y", title
+        ),
+        "scatter": lambda: plots.plot_scatter(
+            [1, 2], [3, 4], [5, 6], "x", "y", "z", title, {name: 0}
+        ),
+    }
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", NAMES)
+@pytest.mark.parametrize("figure", with_name(""))
+def test_class_names_are_drawn_whatever_they_are(kind, figure):
+    """No empty boxes (matplotlib warns of those), no formula, nothing outside the figure."""
+    drawn = with_name(NAMES[kind])[figure]()
+    drawn.canvas.draw()
+    renderer = drawn.canvas.get_renderer()
+    titles = [drawn._suptitle, *(ax.title for ax in drawn.axes)]
+    for text in titles:
+        if text is not None and text.get_text():
+            box = text.get_window_extent(renderer)
+            assert box.x0 >= -2 and box.x1 <= drawn.bbox.width + 2, text.get_text()
+
+
+@pytest.mark.parametrize("name", NAMES.values())
+def test_short_names_keep_both_ends(name):
+    shown = plots.short(name)
+    assert len(shown) <= 24 and (shown == name or (name[:10] in shown and name[-4:] in shown))
+
+
+def test_characters_without_a_font_become_their_codes_and_say_so_once(monkeypatch, capsys):
+    monkeypatch.setattr(style_module, "_drawable", lambda character: False)
+    monkeypatch.setattr(style_module, "_noted", set())
+    assert plots.readable("my 猫犬 é") == "my [U+732B U+72AC] [U+00E9]"
+    assert plots.readable("猫") == "[U+732B]"
+    assert capsys.readouterr().out.count("Install a font such as Noto Sans CJK") == 1
+    assert plots.readable("plain_text <b>") == "plain_text <b>"
 
 
 # ---------------------------------------------------------------- wrong input

@@ -11,7 +11,7 @@ import pytest
 
 from utils import env
 
-from .test_report import example_page
+from .test_page import example_page
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -46,7 +46,7 @@ def report_file(
     monkeypatch.setattr(env, "FIGURES", tmp_path / "figures")
     monkeypatch.setenv("XTL_PROFILE", "smoke")
     write: Callable[..., Path] = request.getfixturevalue("write_notebook")
-    return example_page(write, tmp_path)
+    return example_page(write, tmp_path, request.getfixturevalue("plot"))
 
 
 @pytest.fixture
@@ -114,9 +114,7 @@ def test_it_is_dark_at_night_and_white_on_paper(opened: tuple[Page, list[str], l
     assert page.evaluate(light) is False
     page.emulate_media(color_scheme="dark", media="print")
     assert page.evaluate(light) is True
-    assert (
-        page.evaluate("getComputedStyle(document.querySelector('details.code')).display") == "none"
-    )
+    assert page.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
 
 
 def test_the_contents_lead_to_the_sections(opened: tuple[Page, list[str], list[str]]) -> None:

@@ -615,7 +615,7 @@ def test_starts_are_compared_alike_and_the_cards_tell(tmp_path, monkeypatch, cap
     monkeypatch.setattr(supervised, "RUNS", tmp_path / "runs")
     for module in (starts, zoo):
         monkeypatch.setattr(module, "WEIGHTS", tmp_path)
-    for kind in ("mae", "supervised"):
+    for kind in ("mae", "contrast", "cifar10"):
         (tmp_path / f"tiny.{kind}.json").write_text('{"arch": "tiny"}')
     parts = data.Splits(images(24), images(10, 1), images(10, 2), {})
     monkeypatch.setattr(data, "splits", lambda chosen: parts)
@@ -626,15 +626,16 @@ def test_starts_are_compared_alike_and_the_cards_tell(tmp_path, monkeypatch, cap
     monkeypatch.setattr(starts, "fit", lambda *a: fitted.append(a[3]) or fit(*a))
     recipe = replace(ADAMW, epochs=1)
     found = starts.compare("tiny", recipe)
-    assert built == ["none"] * 3 + ["course:mae"] * 3 + ["course"] * 3
+    assert built == ["none"] * 3 + ["course:contrast"] * 3 + ["course:mae"] * 3
     assert fitted == [replace(recipe, seed=seed) for seed in (0, 1, 2)] * 3  # nothing else differs
     assert found["random"] == found["mae"]  # this test gives each start the same weights
     assert len(set(found["random"])) > 1  # ... and each seed another order
-    for kind in ("mae", "supervised"):
+    assert "fine_tuned" not in models.card("tiny", "cifar10")  # it knows the classes already
+    for kind in ("mae", "contrast"):
         card = models.card("tiny", kind)
         assert card["arch"] == "tiny" and card["fine_tuned"]["accuracy"] == found[kind]
         assert card["fine_tuned"]["accuracy_from_random_weights"] == found["random"]
-    with pytest.raises(FileNotFoundError, match="There are no course weights nothing"):
+    with pytest.raises(FileNotFoundError, match="nothing has no course weights that have not seen"):
         starts.compare("nothing")
     with pytest.raises(SystemExit):
         command.main(["compare", "resnet50"])

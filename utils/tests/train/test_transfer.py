@@ -1,0 +1,168 @@
+"""The transfer study: its subsets, its arithmetic, and that a stopped study goes on."""
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import timm
+import torch
+
+from utils import data, models, train
+from utils.data import shapes
+from utils.tests.train.conftest import named
+from utils.train import Recipe, arithmetic, command, recipes, supervised, transfer
+
+QUICK = Recipe(1, "adamw", 1e-3, 0.01, batch=8)
+
+
+def images(n: int, seed: int = 0) -> data.ImageSet:
+    labels = shapes.balanced_labels(n, seed)
+    return data.ImageSet(
+        shapes.draw(labels, seed=seed)[0], labels, shapes.CLASSES, "CIFAR-10 (a copy)"
+    )
+
+
+def tiny(classes: int = 10) -> torch.nn.Module:
+    model = timm.models.VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=classes
+    )
+    return named(model, "vit_mini")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch, tmp_path):
+    monkeypatch.setattr(transfer, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(supervised, "RUNS", tmp_path / "runs")
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A study of two sizes and two seeds on made-up images."""
+    parts = data.Splits(images(40), images(20, 1), images(30, 2), {})
+    monkeypatch.setattr(data, "splits", lambda chosen: parts)
+    monkeypatch.setattr(models, "build", lambda arch, n, weights: tiny(n))
+    monkeypatch.setattr(models, "card", lambda arch, variant: {"sha256": "of the weights"})
+    monkeypatch.setattr(transfer, "SIZES", (20, 40))
+    monkeypatch.setattr(transfer, "SEEDS", (0, 1))
+    both = {("vit_mini", method): QUICK for method in ("scratch", "finetune")}
+    monkeypatch.setattr(transfer, "TRANSFER", both)
+    return parts
+
+
+def test_subsets_are_balanced_and_drawn_by_the_seed():
+    whole = images(100)
+    few, same, other = (transfer.subset(whole, 30, seed) for seed in (0, 0, 1))
+    assert set(few.class_counts().values()) == {3}
+    assert torch.equal(few.images, same.images) and not torch.equal(few.images, other.images)
+    assert transfer.subset(whole, 100, 0) is whole
+
+
+def test_fewer_images_are_shown_more_often():
+    passes = [transfer.recipe_for("vit_mini", "finetune", n, 2) for n in transfer.SIZES]
+    assert passes[-1] == replace(recipes.TRANSFER["vit_mini", "finetune"], seed=2)
+    assert all(a.epochs > b.epochs for a, b in pairwise(passes))
+    seen = [recipe.epochs * n for recipe, n in zip(passes, transfer.SIZES, strict=True)]
+    assert seen == sorted(seen)
+
+
+def test_the_table_is_filled_once_and_a_stopped_study_goes_on(small, monkeypatch):
+    accuracy, calls = transfer.accuracy, []
+
+    def dies(*cell):
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        calls.append(cell[:4])
+        return accuracy(*cell)
+
+    monkeypatch.setattr(transfer, "accuracy", dies)
+    with pytest.raises(KeyboardInterrupt):
+        transfer.study("vit_mini", "the line that was typed", sizes=(20, 40))
+    kept = json.loads(transfer.result_file("vit_mini").read_text())
+    assert [row["seeds"] for row in transfer.summary(kept)] == [2, 2, 1]
+    monkeypatch.setattr(
+        transfer, "accuracy", lambda *cell: calls.append(cell[:4]) or accuracy(*cell)
+    )
+    facts = transfer.study("vit_mini", "the line that was typed", sizes=(20, 40))
+    assert len(calls) == len(set(calls)) == 12
+    assert facts["accuracy"]["scratch"]["20"]["0"] == kept["accuracy"]["scratch"]["20"]["0"]
+    assert facts == json.loads(transfer.result_file("vit_mini").read_text())
+    assert facts["test_images"] == 30 and facts["device"].startswith("CPU")
+    calls.clear()
+    monkeypatch.setattr(models, "card", lambda arch, variant: {"sha256": "of other weights"})
+    transfer.study("vit_mini", "the line that was typed", sizes=(20,))
+    assert len(calls) == 6  # other weights: afresh
+
+
+def test_probe_and_fine_tuning_start_from_the_imagenet_weights_and_scratch_does_not(
+    small, monkeypatch
+):
+    built = []
+    monkeypatch.setattr(models, "build", lambda arch, n, weights: built.append(weights) or tiny(n))
+    for method in transfer.METHODS:
+        assert 0 <= transfer.accuracy("vit_mini", method, 20, 0, small) <= 1
+    assert built == ["none", "course:imagenet", "course:imagenet"]
+    with pytest.raises(
+        ValueError, match="There is no method 'guess': use scratch, probe, finetune"
+    ):
+        transfer.accuracy("vit_mini", "guess", 20, 0, small)
+
+
+def test_the_validation_set_is_no_larger_than_the_training_set(small, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(
+        transfer, "fit", lambda m, a, b, recipe, folder: sizes.append((len(a), len(b)))
+    )
+    transfer.train_cell("vit_mini", "finetune", 10, 0, small)
+    transfer.train_cell("vit_mini", "finetune", 40, 0, small)
+    assert sizes == [(10, 10), (40, 20)]
+
+
+def test_the_summary_says_how_many_seeds_a_cell_has():
+    facts = {
+        "accuracy": {
+            "probe": {"50": {"0": 0.5, "1": 0.7}, "200": {}},
+            "scratch": {"50": {"0": 0.25}},
+        }
+    }
+    first, second = transfer.summary(facts)
+    assert first == {
+        "method": "probe",
+        "images": 50,
+        "mean": pytest.approx(0.6),
+        "lowest": 0.5,
+        "highest": 0.7,
+        "seeds": 2,
+    }
+    assert second["seeds"] == 1 and second["mean"] == second["lowest"] == second["highest"] == 0.25
+
+
+def test_layer_decay_lowers_the_rate_towards_the_input_and_a_probe_can_start_the_head(tmp_path):
+    recipe = replace(QUICK, layer_decay=0.5)
+    scales = [group["lr_scale"] for group in recipes.build_optimizer(tiny(), recipe).param_groups]
+    assert min(scales) == 0.5**3 and max(scales) == 1  # embedding, two blocks, head
+    few = images(40)
+    torch.manual_seed(0)
+    model = tiny()
+    drawn = model.head.weight.clone()
+    train.fit(model, few, few, replace(QUICK, lr=0.0, head="probe"), tmp_path / "run")
+    assert not torch.equal(model.head.weight, drawn)
+    right = (models.logits_of(model, few.images).argmax(1) == few.labels).float().mean()
+    assert right > 0.4  # the head was fitted although the rate was zero
+
+
+def test_quick_arithmetic_leaves_the_model_as_it_was(monkeypatch):
+    model = tiny()
+    before = [block.attn.fused_attn for block in model.blocks]
+    monkeypatch.setattr(arithmetic, "bfloat16_helps", lambda where: True)
+    with arithmetic.quick_arithmetic(model):
+        assert not any(block.attn.fused_attn for block in model.blocks)
+        assert torch.is_autocast_enabled("cpu") and not torch.is_autocast_cache_enabled()
+    assert [block.attn.fused_attn for block in model.blocks] == before
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_the_command_line_knows_which_networks_are_studied(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["transfer", "alexnet_slim"])
+    assert "transfer knows" in capsys.readouterr().err

