@@ -12,12 +12,14 @@ from pathlib import Path
 import timm
 import torch
 import torchvision
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
 from .parts import head, kind, outputs
+from .unwrap import inner
 from .wrap import wrap
-from .zoo import COURSE, build, card, quick_offline
+from .zoo import COURSE, build, card, load_state, quick_offline
 
 SETTING = "XTL_MODEL"
 KINDS = (
@@ -68,7 +70,10 @@ def _with_weights(arch: str, file: Path) -> nn.Module:
     with torch.device("meta"):
         empty = build(arch, 2, "none")
     name = next(n for n, p in empty.named_parameters() if p is head(empty).weight)
-    state = load_file(file)
+    try:
+        state = load_file(file)
+    except SafetensorError:
+        return build(arch, 2, file)  # its sentence
     return build(arch, len(state[name]) if name in state else 2, file)
 
 
@@ -99,14 +104,23 @@ def _from_timm(name: str) -> nn.Module:
     return wrap(module)
 
 
-def resolve(name: str) -> nn.Module:
+def resolve(name: str, weights: str | Path | None = None) -> nn.Module:
     """A classifier by name, with its own head, ready for everything; eval mode.
 
     name: a course model, a timm or torchvision name (their ImageNet weights), NAME@FILE.safetensors
     (an architecture with weights of one's own), "hf:FOLDER" (what save_pretrained wrote) or
-    "package.module:function" (called without arguments). Raises ValueError for another name,
-    FileNotFoundError or RuntimeError where weights cannot be had.
+    "package.module:function" (called without arguments). weights: a .safetensors file; with an
+    architecture's name the same as NAME@FILE, loaded into what a function returns. Raises
+    ValueError for another name, FileNotFoundError or RuntimeError where weights cannot be had.
     """
+    if weights is not None:
+        if name.startswith("hf:"):
+            raise ValueError(f"{name} brings its own weights: leave weights out.")
+        if ":" not in name:
+            return resolve(f"{name}@{weights}")
+        model = _from_function(name).eval()
+        load_state(inner(model), weights, model.arch)
+        return model
     if name.startswith("hf:"):
         return _from_hugging_face(name[3:]).eval()
     if "@" in name:

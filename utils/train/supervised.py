@@ -98,7 +98,8 @@ class Classification(Task):
             start_head(self.module, self.train_set)
 
     def begin_epoch(self, epoch: int) -> None:
-        self.size = int(phase(self.recipe.sizes, epoch, self.module.input_size))
+        size = phase(self.recipe.sizes, epoch, self.module.input_size)
+        self.size = size if isinstance(size, tuple) else int(size)
         if self.recipe.patch_drop and _drops_patches(self.module):
             share = phase(self.recipe.patch_drop, epoch, 0.0)
             self.module.patch_drop = PatchDropout(share) if share else nn.Identity()

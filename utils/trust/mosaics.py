@@ -87,7 +87,8 @@ def adapted(model: nn.Module, way: str = "larger") -> nn.Module:
         return model
     is_vit = isinstance(model, VisionTransformer)
     twin = copy.deepcopy(model) if is_vit else copy.copy(model)
-    twin.input_size = 2 * model.input_size
+    size = model.input_size  # an int for a square, or (H, W)
+    twin.input_size = 2 * size if isinstance(size, int) else tuple(2 * side for side in size)
     if is_vit:
         twin.set_input_size(img_size=twin.input_size)
     return twin

@@ -333,6 +333,12 @@ def test_a_model_by_name(tmp_path, monkeypatch, transformers):
     assert models.outputs(loaded) == 7
     assert torch.equal(loaded.head.weight, original.head.weight)
     assert len(models.resolve("vit_mini").classes) == 10
+    again = models.resolve("vit_mini", weights=tmp_path / "own.safetensors")
+    assert torch.equal(again.head.weight, original.head.weight)
+    save_file(tiny("vit", classes=6, seed=9).state_dict(), tmp_path / "six.safetensors")
+    name = "utils.tests.models.test_wrap:make"
+    loaded = models.resolve(name, weights=tmp_path / "six.safetensors")
+    assert torch.equal(loaded.head.weight, tiny("vit", classes=6, seed=9).head.weight)
     assert models.outputs(models.resolve("utils.tests.models.test_wrap:make")) == 6
 
     config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], num_labels=3)
