@@ -3,6 +3,7 @@
 from .checkpoint import save
 from .recipes import FEW, NAMED, PRETRAIN, RECIPES, SELFSUP, Recipe, learning_rate
 from .supervised import History, finetuned, fit, run_dir
+from .transfer import finding, load_study, summary
 
 __all__ = [
     "FEW",
@@ -12,9 +13,12 @@ __all__ = [
     "SELFSUP",
     "History",
     "Recipe",
+    "finding",
     "finetuned",
     "fit",
     "learning_rate",
+    "load_study",
     "run_dir",
     "save",
+    "summary",
 ]

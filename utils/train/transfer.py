@@ -141,3 +141,35 @@ def summary(facts: dict) -> list[dict]:
                     row | {"lowest": float(np.min(values)), "highest": float(np.max(values))}
                 )
     return rows
+
+
+def load_study(arch: str) -> dict | None:
+    """The stored study of `arch`; None if it was not made."""
+    file = result_file(arch)
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def finding(facts: dict) -> str:
+    """What a study says, from the smallest and the largest set that all methods were run on."""
+    rows = {(row["method"], row["images"]): row for row in summary(facts)}
+    sizes = sorted({n for _, n in rows if all((method, n) in rows for method in METHODS)})
+    if not sizes:
+        return "Finding: not known yet; no number of images has been tried in all three ways."
+    few, many = sizes[0], sizes[-1]
+    scratch, probed, tuned = (rows[method, many] for method in METHODS)
+    apart = tuned["lowest"] > scratch["highest"] or scratch["lowest"] > tuned["highest"]
+    matched = [n for n in sizes if rows["scratch", n]["mean"] <= rows["probe", few]["mean"]]
+    small = (
+        f"A linear probe on {few:,} images does at least as well as training from scratch "
+        f"on {matched[-1]:,}."
+        if matched
+        else f"On {few:,} images training from scratch does better than a linear probe."
+    )
+    return (
+        f"Finding: on {many:,} images pretraining is worth "
+        f"{100 * (tuned['mean'] - scratch['mean']):+.0f} points of test accuracy "
+        f"({scratch['mean']:.0%} from scratch, {tuned['mean']:.0%} fine-tuned; the ranges over "
+        f"{tuned['seeds']} seeds {'do not overlap' if apart else 'overlap'}). {small} "
+        f"On {many:,} images the probe reaches {probed['mean']:.0%}, so fine-tuning the features "
+        f"adds {100 * (tuned['mean'] - probed['mean']):+.0f} points."
+    )

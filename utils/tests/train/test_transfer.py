@@ -166,3 +166,34 @@ def test_the_command_line_knows_which_networks_are_studied(capsys):
     with pytest.raises(SystemExit):
         command.main(["transfer", "alexnet_slim"])
     assert "transfer knows" in capsys.readouterr().err
+
+
+STUDY = {
+    "accuracy": {
+        "scratch": {"50": {"0": 0.15, "1": 0.17}, "4050": {"0": 0.40, "1": 0.42}},
+        "probe": {"50": {"0": 0.41, "1": 0.43}, "4050": {"0": 0.70, "1": 0.70}},
+        "finetune": {"50": {"0": 0.43, "1": 0.45}, "4050": {"0": 0.76, "1": 0.78}},
+    }
+}
+
+
+def test_the_finding_is_made_from_the_numbers():
+    said = transfer.finding(STUDY)
+    assert "on 4,050 images pretraining is worth +36 points" in said
+    assert "(41% from scratch, 77% fine-tuned; the ranges over 2 seeds do not overlap)" in said
+    assert (
+        "A linear probe on 50 images does at least as well as training from scratch on 4,050."
+        in said
+    )
+    assert "adds +7 points" in said
+    turned = {"accuracy": STUDY["accuracy"] | {"scratch": STUDY["accuracy"]["finetune"]}}
+    said = transfer.finding(turned)
+    assert "worth +0 points" in said and "seeds overlap" in said
+    assert "On 50 images training from scratch does better than a linear probe." in said
+    assert "not known yet" in transfer.finding({"accuracy": {"scratch": {"50": {"0": 0.2}}}})
+
+
+def test_a_study_that_was_not_made_is_none(tmp_path):
+    assert train.load_study("vit_mini") is None
+    transfer.result_file("vit_mini").write_text(json.dumps(STUDY))
+    assert train.load_study("vit_mini") == STUDY
