@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .controls import OWN
     from .panel import Panel
+    from .photos import photographs
     from .state import KEPT, RUNNER_UP, Answer, Exhibit, Explorer, Stale, View
 
 __all__ = [
@@ -24,8 +25,9 @@ __all__ = [
     "Panel",
     "Stale",
     "View",
+    "photographs",
 ]
-_PLACES = {"OWN": "controls", "Panel": "panel"}
+_PLACES = {"OWN": "controls", "Panel": "panel", "photographs": "photos"}
 
 
 def __getattr__(name: str) -> Any:

@@ -85,9 +85,16 @@ def prepare(step: Callable[[str], None]) -> Panel:
     from .. import data, env, train
     from ..report import load_results
     from .panel import Panel
-    from .state import Explorer
+    from .photos import photographs
+    from .state import Exhibit, Explorer
 
     profile = env.profile()
+    sets: dict[str, data.ImageSet | Exhibit] = {}
+    step("Reading the photographs")
+    try:
+        sets["photographs"] = photographs()
+    except ModuleNotFoundError as error:
+        print(error)
     step("Reading the images")
     parts = data.splits(profile)
     nets = {}
@@ -96,9 +103,10 @@ def prepare(step: Callable[[str], None]) -> Panel:
         nets[title] = train.finetuned(arch, profile)
     step("Asking both models about the test images")
     some = SMOKE_IMAGES if profile.name == "smoke" else N_IMAGES
-    sets = {"test": parts.test.subset(range(min(some, len(parts.test)))), "validation": parts.val}
+    test = parts.test.subset(range(min(some, len(parts.test))))
+    sets |= {"test": test, "validation": parts.val}
     trust = load_results(profile.name).get("11_trust")
-    return Panel(Explorer(nets, sets["test"], trust), sets)
+    return Panel(Explorer(nets, test, trust), sets)
 
 
 async def _build(page: Page, build: Callable[[Callable[[str], None]], Panel]) -> None:

@@ -21,6 +21,7 @@ from .own import checked, state_of, typed_path
 from .state import RUNNER_UP, Answer, Exhibit, Explorer, Stale, View, always
 from .style import CSS
 
+FIRST = "gradcam"  # the method of the first picture
 UNKNOWN = "-"  # for a setting that cannot be chosen
 LOOK_ALIKE = ("attention",)  # names that begin so: the same map for every class
 
@@ -42,7 +43,7 @@ class Panel:
         self._own_sources: tuple[Any, ...] = ()  # asked for
         self._own_shown: tuple[Any, ...] = ()  # the last that could be read
         self._serials = count()
-        self._shown: object = next(iter(self.sets), None)  # what the explorer looks at
+        self._shown: object = None  # what the explorer looks at, as _wanted() names it
         self.list: list[int] = []
         self._loads = 0  # under way in the worker
         self._build()
@@ -136,7 +137,10 @@ class Panel:
             offer(k["target"], [("predicted", None), *classes])
             offer(k["against"], [("nothing", None), ("the runner-up", RUNNER_UP), *classes])
             methods = explorer.methods(k["models"].value)
+            first = k["method"].value == UNKNOWN
             offer(k["method"], [(METHODS[m].title, m) for m in methods])
+            if first and FIRST in methods:
+                k["method"].value = FIRST
             self._fit_options()
             self.list = explorer.kept(
                 k["models"].value,
@@ -216,7 +220,8 @@ class Panel:
             exhibit = self.sets[wanted]
             if not isinstance(exhibit, Exhibit):
                 exhibit = Exhibit(self._models, exhibit)
-            self.explorer.show(exhibit.images, exhibit.models, go_on)
+            if self.explorer.images is not exhibit.images.images:
+                self.explorer.show(exhibit.images, exhibit.models, go_on)
         else:
             try:
                 self._load_own(sources, go_on)

