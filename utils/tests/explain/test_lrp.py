@@ -35,11 +35,15 @@ def vit(reference) -> nn.Module:
     return model.double().eval()
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
 def small_vgg(batch_norm: bool = False) -> nn.Module:
     """torchvision's VGG with few channels and a narrow classifier."""
     with torch.device("meta"):  # its own classifier would take half a gigabyte
         model = VGG(nn.Identity(), num_classes=10, init_weights=False)
-    torch.manual_seed(0)
     model.features = make_layers([16, "M", 32, "M", 32, 32, "M", 512, "M"], batch_norm)
     model.classifier[0] = nn.Linear(512 * 49, 32)
     model.classifier[3], model.classifier[6] = nn.Linear(32, 32), nn.Linear(32, 10)
@@ -47,7 +51,7 @@ def small_vgg(batch_norm: bool = False) -> nn.Module:
 
 
 def make_cnn(name: str) -> nn.Module:
-    torch.manual_seed(0)
+    torch.manual_seed(0)  # the same weights however often it is called
     if name.startswith("vgg"):
         return make_resnet(small_vgg(name.endswith("bn")))
     if name == "alexnet":
