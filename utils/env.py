@@ -102,7 +102,7 @@ _SLIM = dict(cnn="resnet34_slim", vit="vit_mini", baseline="alexnet_slim")
 _HUB = dict(cnn="resnet34", vit="vit_base_patch16_224.augreg_in21k", baseline="alexnet")
 PROFILES = {
     "smoke": Profile("smoke", "shapes10", 120, 30, 50, **_SLIM),
-    "demo": Profile("demo", "auto", 2000, 250, 1000, **_SLIM),
+    "demo": Profile("demo", "auto", 4050, 450, 2500, **_SLIM),
     "paper": Profile("paper", "auto", 4050, 450, 2500, **_HUB),
     "full": Profile("full", "auto", 45000, 5000, 10000, **_HUB),
 }

@@ -4,6 +4,7 @@ from .cache import Broken, decoded
 from .cifar import PAPER_POOL
 from .copies import NearCopies, near_copies
 from .network import impatient, reachable
+from .photographs import photographs
 from .pixels import CORRUPTIONS, augment, blur, corrupt, preprocess, read_image
 from .sets import ImageSet, Splits
 from .sources import SOURCES, fingerprint, load, splits
@@ -24,6 +25,7 @@ __all__ = [
     "impatient",
     "load",
     "near_copies",
+    "photographs",
     "preprocess",
     "reachable",
     "read_image",

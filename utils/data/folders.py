@@ -98,7 +98,7 @@ def open_folder(folder: Path, source: str) -> dict[str, FolderSet]:
     class is. A validation split beside a test split is the end of "train", from `val_from` on.
     Says in one line each what was left out and which split was made.
     """
-    layout = survey(folder.resolve(), source)
+    layout = survey(folder, source)
     _check_classes(layout, source)
     splits = {name: _listed(files, layout.classes) for name, files in layout.files.items()}
     notes = list(layout.notes)

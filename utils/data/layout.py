@@ -227,7 +227,7 @@ def survey(root: Path, source: str) -> Layout:
         raise FileNotFoundError(
             f"There is no folder {root}: give folder:PATH with one sub-folder of images per class."
         )
-    tree = walk(root)
+    tree = walk(root.resolve())
     while len(tree.folders) == 1 and not tree.pictures and tree.folders[0].folders:
         if split_of(tree.folders[0].name) == "train":
             break

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..env import Profile, profile
+from ..env import FOUND, Profile, profile
 from .builtin import digits, shapes10
 from .cifar import PAPER_POOL, cifar, required
 from .folders import FolderSet, note, open_folder
@@ -53,7 +53,10 @@ def _open(source: str, split: str) -> ImageSet | FolderSet:
         return open_folder(_folder(source), source)[split]
     if source not in READERS:
         raise ValueError(f"There is no data source {source!r}: use {', '.join(SOURCES)}.")
-    return READERS[source](split)
+    image_set = READERS[source](split)
+    if source in ("auto", "cifar10"):
+        FOUND[source] = image_set.source  # results of different data lie in different folders
+    return image_set
 
 
 def _open_both(source: str) -> tuple[ImageSet | FolderSet, ImageSet | FolderSet]:
@@ -82,7 +85,7 @@ def fingerprint(source: str) -> str:
     """
     if not source.startswith("folder:"):
         return ""
-    layout = survey(_folder(source).resolve(), source)
+    layout = survey(_folder(source), source)
     files = [f for by_class in layout.files.values() for fs in by_class.values() for f in fs]
     states = [f"{f}:{s.st_size}:{s.st_mtime_ns}" for f in sorted(files) for s in [os.stat(f)]]
     return hashlib.sha256("|".join(states).encode()).hexdigest()[:16]

@@ -1,5 +1,6 @@
 """Models: built or wrapped, what kind of Vision Transformer one is, and running them on images."""
 
+from .imagenet import imagenet, imagenet_classes
 from .inference import (
     CHUNK,
     Question,
@@ -30,6 +31,8 @@ __all__ = [
     "evaluating",
     "head",
     "heads",
+    "imagenet",
+    "imagenet_classes",
     "inner",
     "kind",
     "layers",

@@ -21,6 +21,7 @@ from .maps import (
     plot_images,
     plot_map_grid,
     plot_maps,
+    plot_sheet,
     scaled,
     to_rgb,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "plot_reliability",
     "plot_scatter",
     "plot_scores",
+    "plot_sheet",
     "readable",
     "scaled",
     "short",

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from .style import SIGNED, SMALL, UNSIGNED, names_of, readable, short, suptitle_of, title_of
 
@@ -47,6 +48,7 @@ def plot_counts(counts: Mapping[str, Mapping[str, int]], title: str) -> Figure:
             xlabel="images",
             xlim=(0, 1.25 * max(1, *numbers.values())),
         )
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         ax.set_yticks(range(len(names)), names_of(names))
     axes.flat[0].invert_yaxis()
     if len(rows) < len(classes):

@@ -210,7 +210,7 @@ class _Graph:
                     tqdm.write(str(error), file=sys.stderr)
                 else:
                     raise error
-            self._show(begun)
+            self._show(begun, bool(finished))
 
     def _one(self, run: Run) -> None:
         """Execute one notebook, and note that it is done."""
@@ -225,13 +225,16 @@ class _Graph:
         note = {"key": self.keys[stem], "figures": [f.name for f in figures], "minutes": minutes}
         env.write(self.card(stem), json.dumps(note) + "\n")
 
-    def _show(self, begun: set[str]) -> None:
-        """Every running notebook with its cells, and the share of the work that is done."""
+    def _show(self, begun: set[str], news: bool) -> None:
+        """Every running notebook with its cells, and the share of the work that is done.
+
+        A terminal shows it every second; a file gets a line when a notebook ends.
+        """
         runs = list(self.running.values())
         whole = sum(self.sizes[s] for s in begun & self.done)
         part = sum(self.sizes[r.file.stem] * max(0, r.number - 1) / (r.cells or 1) for r in runs)
         self.bar.n = max(self.bar.n, min(whole + part, self.bar.total))
-        self.bar.set_postfix_str(" · ".join(map(str, runs)))
+        self.bar.set_postfix_str(" · ".join(map(str, runs)), news or sys.stderr.isatty())
 
     def _finished(self, file: Path) -> bool:
         """Whether this very notebook ran to its end and its figures are still there."""

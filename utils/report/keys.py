@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 
-from .. import env
+from .. import data, env
 
 REQUIREMENTS = env.PACKAGE / "requirements.txt"
 
@@ -75,13 +75,12 @@ def requirements(file: Path = REQUIREMENTS) -> list[str]:
 
 
 def fingerprint(source: str) -> str:
-    """A hash of path, size and time of every file that a data source reads; empty if it has none."""
+    """A hash of path, size and time of every file that a data source reads; "" if it has none."""
     if source.startswith("folder:"):
-        folders = [Path(source.removeprefix("folder:")).expanduser()]
-    elif source == "cifar10":
-        folders = [env.DATA / "cifar10", env.DATA / "cifar-10-batches-py"]
-    else:
-        folders = [env.DATA / source]
+        return data.fingerprint(source)
+    folders = [env.DATA / source]
+    if source == "cifar10":
+        folders.append(env.DATA / "cifar-10-batches-py")
     files = sorted(f for folder in folders if folder.is_dir() for f in folder.rglob("*"))
     state = [(str(f), s.st_size, s.st_mtime_ns) for f in files if f.is_file() for s in [f.stat()]]
     return hashlib.sha256(repr(state).encode()).hexdigest() if state else ""

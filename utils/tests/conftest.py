@@ -19,7 +19,7 @@ from torch import nn
 
 from utils import env, models
 
-SETTINGS = ("XTL_PROFILE", "XTL_DATA", "XTL_DEVICE", "XTL_MODEL")
+SETTINGS = "XTL_PROFILE XTL_DATA XTL_DEVICE XTL_MODEL XTL_FIGURES XTL_JOBS".split()
 REASONS: dict[str, Callable[[], str]] = {
     "real_data": lambda: (
         "" if (env.DATA / "cifar10").is_dir() else "no real images: data/cifar10 is absent"

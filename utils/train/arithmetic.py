@@ -1,4 +1,4 @@
-"""Quicker arithmetic on processors that multiply in bfloat16, for the long runs behind the course."""
+"""Quicker arithmetic on processors that multiply in bfloat16, for long runs."""
 
 from __future__ import annotations
 

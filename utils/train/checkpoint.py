@@ -14,7 +14,7 @@ from torch import nn
 
 
 def save(file: Path, tensors: dict[str, torch.Tensor], facts: dict | None = None) -> None:
-    """Write tensors and facts as safetensors; a kill at any moment leaves the old file or the new."""
+    """Write tensors and facts as safetensors; a kill at any moment leaves a whole file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part")
     try:

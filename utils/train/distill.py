@@ -1,4 +1,4 @@
-"""Course weights "imagenet": small networks that learn the features of a real ImageNet network, without labels."""
+"""Course weights "imagenet": small networks that learn the features of an ImageNet network."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .teacher import PACKAGE, SIZE, stored_features, teacher
 def standardisation(
     features: torch.Tensor, sample: int = 4000
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation (C,) of features (N, ..., C), from about `sample` evenly spaced rows."""
+    """Mean and standard deviation (C,) of features (N, ..., C), from about `sample` rows."""
     rows = features[:: max(1, len(features) // sample)].float().flatten(0, -2)
     return rows.mean(0), rows.std(0) + 1e-6
 
 
 class Distillation(nn.Module):
-    """An encoder without its head that learns to predict what the teacher computes from the same images.
+    """An encoder without its head that learns what the teacher computes from the same images.
 
     Three losses are added. Dense: a linear layer predicts the teacher's features of each cell.
     Pooled: another predicts its 1,280 pooled features from the whole image. Both targets are
@@ -35,8 +35,9 @@ class Distillation(nn.Module):
     softmax regression representation learning").
 
     forward(images, rows int64 (B,), generator) gives the loss; rows say which of the stored
-    features belong to the images. Each image is mirrored with probability 1/2. The recipe's phases decide which share of its patches a ViT
-    does not see, and how many pixels a CNN's input has.
+    features belong to the images. Each image is mirrored with probability 1/2. The recipe's
+    phases decide which share of its patches a ViT does not see, and how many pixels a CNN's input
+    has.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class Distillation(nn.Module):
         return tokens[:, 1:], dense, tokens[:, 0]
 
     def _cnn(self, x: torch.Tensor, dense: torch.Tensor) -> tuple:
-        """Features of the third stage's cells, the targets averaged over these cells, pooled features."""
+        """Features of the third stage's cells, targets averaged over these, pooled features."""
         net = self.encoder
         x = net.layer2(net.layer1(net.maxpool(net.act1(net.bn1(net.conv1(x))))))
         cells = net.layer3(x)
@@ -119,7 +120,7 @@ class Distillation(nn.Module):
     def forward(
         self, pixels: torch.Tensor, rows: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
-        """The loss of one batch of uint8 images (B, 3, h, w), which are the rows int64 (B,) of all."""
+        """The loss of uint8 images (B, 3, h, w), which are the rows int64 (B,) of all images."""
         mirror = torch.rand(len(rows), generator=generator) < 0.5
         pixels = torch.where(mirror.to(pixels.device)[:, None, None, None], pixels.flip(3), pixels)
         dense, pooled = self.targets(rows.cpu(), mirror)

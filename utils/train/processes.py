@@ -55,7 +55,8 @@ def joined(model: nn.Module) -> nn.Module:
             model = convert_sync_batchnorm(model)
         elif rank() == 0:
             print(
-                "Batch norms see only their own process's share of a batch: torch joins them on GPUs alone."
+                "Batch norms see only their own process's share of a batch: "
+                "torch joins them on GPUs alone."
             )
     return crew().prepare_model(model)
 
@@ -77,7 +78,7 @@ def total(values: torch.Tensor) -> torch.Tensor:
 
 
 def sharded(run: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> torch.Tensor:
-    """run(*tensors) with the first axis dealt out among the processes, and the parts merged in order for all.
+    """run(*tensors) with the first axis shared out among the processes; all get the whole result.
 
     Every process must call it. With fewer rows than processes, each computes everything.
     """

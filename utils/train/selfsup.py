@@ -1,4 +1,4 @@
-"""Self-supervised objectives for a Vision Transformer: what it can learn from images without labels."""
+"""Self-supervised objectives: what a Vision Transformer can learn from images without labels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.
 def random_mask(
     n: int, patches: int, keep: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, ...]:
-    """Which patches stay: indices (n, keep) int64, and hidden (n, patches) bool, true for the others."""
+    """Which patches stay: indices (n, keep) int64; hidden (n, patches) bool is true for others."""
     kept = torch.rand(n, patches, generator=generator).argsort(1)[:, :keep]
     return kept, torch.ones(n, patches, dtype=torch.bool).scatter(1, kept, False)
 
@@ -95,7 +95,8 @@ class Objective(nn.Module):
         super().__init__()
         if not hasattr(encoder, "patch_embed"):
             raise ValueError(
-                f"Self-supervised pretraining hides patches, which {encoder.arch} has not: take vit_mini."
+                f"Self-supervised pretraining hides patches, which {encoder.arch} has not: "
+                "take vit_mini."
             )
         encoder.reset_classifier(0)
         self.encoder, self.patches = encoder, encoder.patch_embed.num_patches
@@ -119,7 +120,7 @@ class Objective(nn.Module):
 
 
 def sincos(grid: tuple[int, int], dim: int) -> torch.Tensor:
-    """Positions (1, patches, dim) as sines and cosines (Vaswani et al. 2017), of a ViT's usual size."""
+    """Positions (1, patches, dim) as sines and cosines (Vaswani et al. 2017), scaled for a ViT."""
     return 0.2 * build_sincos2d_pos_embed(list(grid), dim)[None]
 
 
@@ -136,7 +137,7 @@ class MAE(Objective):
         self.norm, self.to_pixels = nn.LayerNorm(dim), nn.Linear(dim, 3 * self.size**2)
 
     def paint(self, x: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-        """Pixels of all patches (B, patches, 3 * size * size) from the kept ones of x (B, 3, H, W)."""
+        """Pixels of all patches (B, patches, 3 * size**2) from the kept ones of x (B, 3, H, W)."""
         seen = self.bridge(encode(self.encoder, x, kept))
         full = self.mask_token.to(seen.dtype).expand(len(x), self.patches, -1)
         full = full.scatter(1, kept[:, :, None].expand(-1, -1, seen.shape[2]), seen[:, 1:])
@@ -147,7 +148,7 @@ class MAE(Objective):
     def painting_loss(
         painted: torch.Tensor, pixels: torch.Tensor, hidden: torch.Tensor
     ) -> torch.Tensor:
-        """Mean squared error of hidden (B, patches) patches, each target with mean 0 and variance 1."""
+        """Mean squared error of hidden (B, patches) patches; each target has mean 0, variance 1."""
         mean, variance = pixels.mean(2, keepdim=True), pixels.var(2, keepdim=True)
         error = (painted.float() - (pixels - mean) / (variance + 1e-6).sqrt()).square().mean(2)
         return (error * hidden).sum() / hidden.sum()
@@ -178,7 +179,7 @@ def _projector(dim: int, hidden: int, out: int) -> nn.Sequential:
 
 
 class Contrast(Objective):
-    """Find the other view of the same image among all views of the batch (SimCLR, Chen et al. 2020).
+    """Find the other view of the same image among all of the batch (SimCLR, Chen et al. 2020).
 
     Each view shows only a share of its patches, as in FLIP (Li et al. 2023): cheaper, and harder.
     """
@@ -206,7 +207,7 @@ SUMMARY = {
 
 
 def build_objective(name: str, encoder: nn.Module) -> Objective:
-    """The objective called `name` around a ViT, whose head it takes off. ValueError for other names."""
+    """The objective called `name` around a ViT, whose head it removes. Raises ValueError."""
     if name not in OBJECTIVES:
         raise ValueError(
             f"There is no self-supervised objective {name!r}: use {', '.join(OBJECTIVES)}."

@@ -1,4 +1,4 @@
-"""What pretraining is worth: all course weights of an architecture fine-tuned alike on few images."""
+"""What pretraining is worth: all course weights of an architecture, fine-tuned alike."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ SEEDS = (0, 1, 2)
 def accuracy_after(arch: str, weights: str, seed: int, recipe: Recipe = FEW) -> float:
     """Test accuracy (0..1) of `arch` fine-tuned from `weights` on the published subset of CIFAR-10.
 
-    4,050 images to train, 450 to choose the epoch, 2,500 test images; the seed decides the new head,
-    the random weights and the order, never the images. Goes on where an earlier call was stopped.
+    4,050 images to train, 450 to choose the epoch, 2,500 test images; the seed decides the new
+    head, the random weights and the order, never the images. Goes on where an earlier
+    call was stopped.
     """
     chosen = replace(profile("paper"), source="cifar10")
     parts = data.splits(chosen)

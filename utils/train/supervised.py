@@ -44,7 +44,7 @@ class History:
 
 
 def best_epoch(accuracy: list[float], loss: list[float]) -> int:
-    """Index of the highest accuracy; of several, of the lowest loss among them; of several, the first."""
+    """Index of the highest accuracy; of equal ones the lowest loss; of equal ones the first."""
     return min(range(len(accuracy)), key=lambda epoch: (-accuracy[epoch], loss[epoch]))
 
 
@@ -137,7 +137,7 @@ class Classification(Task):
 
 
 def _drops_patches(model: nn.Module) -> bool:
-    """Whether patches can be left out while training (Liu et al. 2022); other ViTs do it otherwise."""
+    """Whether patches can be left out in training (Liu et al. 2022); other ViTs do it otherwise."""
     return type(model) in (VisionTransformer, VisionTransformerDistilled)
 
 
@@ -205,7 +205,7 @@ def _check(
 def run_dir(
     arch: str, chosen: Profile, source: str, weights: str = "auto", label: str = ""
 ) -> Path:
-    """Where a fine-tuning lives: runs/<profile>/<source>/<arch>, `-none` from random weights, `-<label>`."""
+    """Where a run lives: runs/<profile>/<source>/<arch>, `-none` for random weights, `-<label>`."""
     place = "".join(c if c.isalnum() else "-" for c in source.lower()).strip("-")
     parts = [arch, "" if weights == "auto" else Path(weights).stem.replace(":", "-"), label]
     return RUNS / chosen.name / place / "-".join(part for part in parts if part)

@@ -33,13 +33,13 @@ class Task:
         self.facts = facts  # what decides the result, besides recipe and initial weights
 
     def begin(self) -> None:
-        """Before the first step of a run that is not taken up again; the module is on its device."""
+        """Before the first step of a run that starts afresh; the module is on its device."""
 
     def begin_epoch(self, epoch: int) -> None:
         """Before the first step of an epoch, and where a run is taken up inside one."""
 
     def measure(self, network: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
-        """Scalars for this process's rows; "loss" is differentiated. network: the module to call."""
+        """Scalars for this process's rows; "loss" is differentiated. network: what to call."""
         raise NotImplementedError
 
     def validate(self, judged: nn.Module, epoch: int) -> dict[str, torch.Tensor]:

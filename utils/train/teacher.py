@@ -60,7 +60,8 @@ def _fit_in_order(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
     ours = [tuple(model.state_dict()[name].shape) for name in names]
     if ours != [tuple(tensor.shape) for tensor in tensors]:
         raise ValueError(
-            f"The weights in {PACKAGE} do not fit timm's {TEACHER}: install version 0.1.0 of the package."
+            f"The weights in {PACKAGE} do not fit timm's {TEACHER}: "
+            "install version 0.1.0 of the package."
         )
     model.load_state_dict(dict(zip(names, tensors, strict=True)), strict=False)
 
@@ -88,7 +89,7 @@ def imagenet_classes() -> tuple[str, ...]:
 
 
 def _folded(model: nn.Module) -> nn.Module:
-    """A copy in bfloat16 with every batch norm folded into its convolution: the same features, faster."""
+    """A copy in bfloat16, batch norms folded into convolutions: the same features, faster."""
     model = copy.deepcopy(model)
     layers = [
         (name, layer)
@@ -123,7 +124,7 @@ def teacher_features(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tens
 
 
 def _open(file: Path, shape: tuple[int, ...], kind: str = "float16") -> np.ndarray:
-    """An .npy file of this shape, memory-mapped and writable; made, full of zeros, if it is absent."""
+    """A memory-mapped, writable .npy file of this shape; made, full of zeros, if it is absent."""
     if not file.exists():
         part = file.with_suffix(f".{os.getpid()}.npy")
         np.lib.format.open_memmap(part, "w+", kind, shape).flush()

@@ -31,7 +31,7 @@ START = "course:imagenet"  # the weights of probe and finetune
 
 
 def subset(image_set: data.ImageSet, n: int, seed: int) -> data.ImageSet:
-    """`n` images drawn with this seed, every class in proportion; the whole set if it is no larger."""
+    """`n` images drawn with this seed, classes in proportion; the whole set if it is no larger."""
     if n >= len(image_set):
         return image_set
     (rows,) = draw(image_set.labels.numpy(), (n,), seed, stratify=True)
@@ -39,7 +39,7 @@ def subset(image_set: data.ImageSet, n: int, seed: int) -> data.ImageSet:
 
 
 def recipe_for(arch: str, method: str, n: int, seed: int) -> Recipe:
-    """The recipe for `n` training images: fewer images are shown more often, each a (4,050 / n)^0.5 as often."""
+    """The recipe for `n` training images, each shown (4,050 / n)^0.5 times as often as of 4,050."""
     recipe = TRANSFER[arch, method]
     return replace(recipe, epochs=round(recipe.epochs * (SIZES[-1] / n) ** 0.5), seed=seed)
 
@@ -125,7 +125,7 @@ def study(arch: str, command: str, sizes: tuple[int, ...] = SIZES) -> dict:
 
 
 def summary(facts: dict) -> list[dict]:
-    """The rows of the figure: method, images, mean, lowest, highest (0..1) and the number of seeds."""
+    """The rows of the figure: method, images, mean, lowest, highest (0..1), number of seeds."""
     rows = []
     for method, by_size in facts["accuracy"].items():
         for n, cells in by_size.items():

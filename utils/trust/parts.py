@@ -16,6 +16,8 @@ from .. import env
 
 __all__ = ["fingerprint", "kept"]
 
+VERSION = 1  # raise it when a measure changes its meaning: old results are then left alone
+
 
 def fingerprint(*things: nn.Module | torch.Tensor) -> str:
     """A short hash of models' weights and of tensors: other weights or images, other results."""
@@ -36,7 +38,7 @@ def kept(
     images, options), as plain values. Kept in runs/<profile>/trust/, a file for each name and
     facts; delete the folder to measure again.
     """
-    words = json.dumps(facts, sort_keys=True, default=str)
+    words = json.dumps([VERSION, facts], sort_keys=True, default=str)
     key = hashlib.sha256(words.encode()).hexdigest()[:16]
     file = env.RUNS / env.profile().name / "trust" / f"{name}-{key}.npz"
     if file.exists():

@@ -35,6 +35,7 @@ BOUNDS = {"accuracy": (0.7, 0.9), "f1": (0.6, 0.8)}
 
 CALLS: dict[str, Callable[[], Figure]] = {
     "plot_images": lambda: plots.plot_images(IMAGES, TITLES, columns=2, suptitle="title"),
+    "plot_sheet": lambda: plots.plot_sheet([IMAGES, IMAGES], TITLES, "title", ["up", "down"]),
     "plot_counts": lambda: plots.plot_counts(
         {"train": {"a": 3, "b": 2}, "val": {"a": 1, "b": 1}}, "title"
     ),
@@ -314,6 +315,17 @@ def test_explained_class_is_the_coloured_bar():
     assert bars.texts[0].get_text() == f"{CLASSES[best]} {PROBABILITIES[0, best]:.0%}"
 
 
+def test_a_sheet_has_every_image_in_its_place():
+    figure = plots.plot_sheet([IMAGES, IMAGES.flip(0)], TITLES, "title")
+    (ax,) = panels(figure)
+    picture = ax.images[0].get_array()
+    assert picture.shape == (16 * 2 + 1, 16 * 3 + 2, 3)
+    for x, image in enumerate(IMAGES):
+        np.testing.assert_allclose(picture[:16, 17 * x : 17 * x + 16], plots.to_rgb(image))
+    np.testing.assert_allclose(picture[17:, :16], plots.to_rgb(IMAGES[2]))
+    assert [label.get_text() for label in ax.get_xticklabels()] == TITLES
+
+
 @pytest.mark.parametrize("titles", [["a"], TITLES, [*TITLES, "more"]])
 def test_contact_sheet_shows_every_image(titles):
     shown = panels(plots.plot_images(IMAGES, titles, columns=2))
@@ -400,6 +412,7 @@ def with_name(name: str) -> dict[str, Callable[[], Figure]]:
     names = [name, "other", f"{name} too"]
     return {
         "images": lambda: plots.plot_images(IMAGES, [title] * 3, columns=3, suptitle=title),
+        "sheet": lambda: plots.plot_sheet([IMAGES], names, title, [name]),
         "counts": lambda: plots.plot_counts({"train": dict.fromkeys(names, 3)}, title),
         "confusion": lambda: plots.plot_confusion({"x": MATRIX}, names, title),
         "class accuracy": lambda: plots.plot_class_accuracy(
@@ -458,6 +471,8 @@ def test_characters_without_a_font_become_their_codes_and_say_so_once(monkeypatc
         lambda: plots.plot_images(IMAGES[0], TITLES),
         lambda: plots.plot_images(IMAGES.float(), TITLES),
         lambda: plots.plot_images(IMAGES[:0], []),
+        lambda: plots.plot_sheet([IMAGES, IMAGES[:2]], TITLES, "title"),
+        lambda: plots.plot_sheet([IMAGES, IMAGES[..., :8]], TITLES, "title"),
         lambda: plots.plot_map_grid(IMAGES, {"m": MAPS[:2]}, TITLES),
         lambda: plots.plot_map_grid(IMAGES, {"m": MAPS[:, :8]}, TITLES),
         lambda: plots.plot_map_grid(IMAGES, {"m": MAPS}, TITLES[:2]),
@@ -472,6 +487,8 @@ def test_characters_without_a_font_become_their_codes_and_say_so_once(monkeypatc
         "one image",
         "float images",
         "no images",
+        "short row",
+        "row of other sizes",
         "few maps",
         "small maps",
         "few titles for rows",

@@ -276,7 +276,9 @@ def test_a_notebook_depends_on_what_it_imports() -> None:
 
 def test_what_decides_a_notebook(write_notebook: Write, tmp_path: Path, monkeypatch) -> None:
     photos = tmp_path / "photos" / "cat"
-    photos.mkdir(parents=True)
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "0.jpg").write_bytes(b"first")
     (photos / "1.jpg").write_bytes(b"one")
     source = f"folder:{photos.parent}"
 

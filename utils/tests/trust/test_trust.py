@@ -419,8 +419,20 @@ def test_deletion_equals_quantus(quantus, drawn):
     np.testing.assert_allclose(ours[:, 1:], np.array(theirs), atol=1e-5)
 
 
-def test_parameter_randomisation_equals_quantus(quantus, drawn, monkeypatch):
-    def reset(layer: nn.Module) -> None:  # the same new weights, whoever asks for them
+def saliency_of(
+    model: nn.Module, inputs: np.ndarray, targets: np.ndarray, **_: object
+) -> np.ndarray:
+    """What Quantus calls for maps: largest absolute gradient over the channels."""
+    x = torch.as_tensor(inputs).clone().requires_grad_()
+    logits = model(x).gather(1, torch.as_tensor(targets)[:, None]).sum()
+    return torch.autograd.grad(logits, x)[0].abs().amax(1, keepdim=True).numpy()
+
+
+@pytest.fixture
+def resettable(monkeypatch) -> Tiny:
+    """A model whose layers get the same new weights, whoever resets them."""
+
+    def reset(layer: nn.Module) -> None:
         generator = torch.Generator().manual_seed(layer.weight.numel())
         layer.weight.data = torch.randn(layer.weight.shape, generator=generator) / 5
 
@@ -431,15 +443,11 @@ def test_parameter_randomisation_equals_quantus(quantus, drawn, monkeypatch):
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape) / 5)
     monkeypatch.setattr(nn.Linear, "reset_parameters", reset)
+    return model
+
+
+def test_parameter_randomisation_equals_quantus(quantus, drawn, resettable):
     images, targets = drawn[0], torch.arange(12) % 10
-
-    def saliency(
-        model: nn.Module, inputs: np.ndarray, targets: np.ndarray, **_: object
-    ) -> np.ndarray:
-        x = torch.as_tensor(inputs).clone().requires_grad_()
-        chosen = model(x).gather(1, torch.as_tensor(targets)[:, None]).sum()
-        return torch.autograd.grad(chosen, x)[0].abs().amax(1, keepdim=True).numpy()
-
     peer = quantus.MPRT(
         similarity_func=quantus.similarity_func.correlation_spearman,
         abs=True,
@@ -447,13 +455,42 @@ def test_parameter_randomisation_equals_quantus(quantus, drawn, monkeypatch):
         disable_warnings=True,
     )
     theirs = peer(
-        model=model, x_batch=as_input(images), y_batch=targets.numpy(), explain_func=saliency
+        model=resettable,
+        x_batch=as_input(images),
+        y_batch=targets.numpy(),
+        explain_func=saliency_of,
     )
-    before = explain.explain(model, images, targets, "saliency")
+    before = explain.explain(resettable, images, targets, "saliency")
     ours = {
         stage: sanity.spearman(before, explain.explain(twin, images, targets, "saliency"))
-        for stage, twin in sanity.cascade(model)
+        for stage, twin in sanity.cascade(resettable)
     }
     assert list(ours) == [name for name in theirs if name != "original"] == ["3", "0"]
     for stage, values in ours.items():
         np.testing.assert_allclose(values, theirs[stage], atol=1e-4)
+
+
+def test_efficient_randomisation_equals_quantus(quantus, drawn, resettable):
+    images, targets = drawn[0], torch.arange(12) % 10
+    theirs = quantus.EfficientMPRT(disable_warnings=True)(
+        model=resettable,
+        x_batch=as_input(images),
+        y_batch=targets.numpy(),
+        explain_func=saliency_of,
+    )
+    before, after = (
+        explain.explain(m, images, targets, "saliency")
+        for m in (resettable, sanity.randomised(resettable))
+    )
+    np.testing.assert_allclose(sanity.complexity_rise(before, after), theirs, atol=0.02)
+
+
+def test_smooth_randomisation_without_noise_is_the_plain_one(drawn, tiny):
+    """Quantus' SmoothMPRT replaces the explain_func that it is given, so it is no peer here."""
+    targets = torch.arange(12) % 10
+
+    def saliency(images: torch.Tensor) -> torch.Tensor:
+        return explain.explain(tiny, images, targets, "saliency")
+
+    smooth = sanity.smoothed(saliency, drawn[0], samples=2, noise=0.0)
+    torch.testing.assert_close(smooth, saliency(drawn[0]))
