@@ -39,11 +39,11 @@ class Page:
         self.steps.append((what, time.monotonic()))
         self.show()
 
-    def hear(self, line: str, note: bool = False) -> None:
-        """A line that the preparation printed."""
+    def hear(self, line: str) -> None:
+        """A line that the preparation printed; what reading the images says is kept as a note."""
         if line.strip() and line not in self.printed:
             self.printed.append(line)
-            if note:
+            if self.steps and self.steps[-1][0].startswith("Reading"):
                 self.notes.append(line)
             self.show()
 
@@ -117,8 +117,7 @@ async def _build(page: Page, build: Callable[[Callable[[str], None]], Panel]) ->
             loop.call_soon_threadsafe(page.step, what)
 
         def hear(line: str) -> None:
-            reading = page.steps and page.steps[-1][0].startswith("Reading")
-            loop.call_soon_threadsafe(page.hear, line, bool(reading))
+            loop.call_soon_threadsafe(page.hear, line)
 
         with redirect_stdout(Lines(hear)):
             return build(step)

@@ -21,7 +21,7 @@ from .own import checked, state_of, typed_path
 from .state import RUNNER_UP, Answer, Exhibit, Explorer, Stale, View, always
 from .style import CSS
 
-FIRST = "gradcam"  # the method of the first picture
+FIRST = "gradcam"  # the method that shows photographs first
 UNKNOWN = "-"  # for a setting that cannot be chosen
 LOOK_ALIKE = ("attention",)  # names that begin so: the same map for every class
 
@@ -46,6 +46,8 @@ class Panel:
         self._shown: object = None  # what the explorer looks at, as _wanted() names it
         self.list: list[int] = []
         self._loads = 0  # under way in the worker
+        self._task: asyncio.Task | None = None
+        self._first_set = next(iter(self.sets.values()), None)
         self._build()
         self._ask(now=True)
 
@@ -139,7 +141,7 @@ class Panel:
             methods = explorer.methods(k["models"].value)
             first = k["method"].value == UNKNOWN
             offer(k["method"], [(METHODS[m].title, m) for m in methods])
-            if first and FIRST in methods:
+            if first and FIRST in methods and isinstance(self._first_set, Exhibit):
                 k["method"].value = FIRST
             self._fit_options()
             self.list = explorer.kept(

@@ -82,7 +82,6 @@ class Early:
             self._kept = known
         return torch.stack([known[key] for key in digests])
 
-    @torch.no_grad()
     def _computed(self, images: torch.Tensor, mirrored: bool) -> torch.Tensor:
         caught: list[torch.Tensor] = []
 
@@ -92,7 +91,7 @@ class Early:
 
         hook = self.model.blocks[self.depth].register_forward_pre_hook(catch)
         try:
-            with evaluating(self.model):
+            with evaluating(self.model), torch.no_grad():
                 for part in images.split(CHUNK):
                     with suppress(_EnoughError):
                         self.model(prepare(self.model, part.flip(3) if mirrored else part))

@@ -242,9 +242,13 @@ def head(model: nn.Module) -> Head:
 
 
 def outputs(model: nn.Module) -> int:
-    """How many logits the model gives."""
-    counted = getattr(model, "outputs", None)  # by models.wrap
-    return counted if isinstance(counted, int) else head(model).weight.shape[0]
+    """How many logits the model gives: its head's, or what models.wrap counted."""
+    try:
+        return head(model).weight.shape[0]
+    except ValueError:
+        if isinstance(getattr(model, "outputs", None), int):
+            return model.outputs
+        raise
 
 
 def new_head(model: nn.Module) -> None:

@@ -106,6 +106,34 @@ def _as_timm(module: nn.Module, mean: tuple | None, std: tuple | None) -> tuple[
     return module, ""
 
 
+def _giving_logits(
+    module: nn.Module, given: Any, output: Callable[[Any], torch.Tensor] | None
+) -> tuple[nn.Module, int]:
+    """The module, or a Wrapped around it where what it gave is no logits or its names are taken.
+
+    And how many logits there are. Raises ValueError where none can be recognised.
+    """
+    taker = output or logits_from
+    logits = taker(given)
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+        logits_from(logits)  # its sentence
+    foreign = any(hasattr(module, n) for n in NAMES) and not hasattr(module, "provenance")
+    auxiliary = getattr(module, "aux_logits", False)  # GoogLeNet returns a tuple when it trains
+    needs = output is not None or logits is not given or foreign or auxiliary
+    return (Wrapped(module, taker) if needs else module), logits.shape[1]
+
+
+def _checked_names(
+    classes: Sequence[str] | None, outputs: int, stated: bool
+) -> tuple[str, ...] | None:
+    """The class names, if there is one for each logit; those of a configuration may be for others."""
+    if classes is None or len(classes) == outputs:
+        return None if classes is None else tuple(classes)
+    if not stated:
+        raise ValueError(f"{len(classes)} class names for {outputs} logits: give one for each.")
+    return None
+
+
 def wrap(
     module: nn.Module,
     size: Size | None = None,
@@ -149,27 +177,13 @@ def wrap(
             f"{type(module).__name__} has no layer {layer!r}: give one such as "
             f"{' or '.join(map(repr, parts.candidates(module)))}."
         )
-    given = _try(module, size, channels)
-    taker = output or logits_from
-    logits = taker(given)
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
-        logits_from(logits)  # its sentence
-    foreign = any(hasattr(module, n) for n in NAMES) and not hasattr(module, "provenance")
-    auxiliary = getattr(module, "aux_logits", False)  # GoogLeNet returns a tuple when it trains
-    needs = output is not None or logits is not given or foreign or auxiliary
-    model = Wrapped(module, taker) if needs else module
-    if classes is not None and len(classes) != logits.shape[1]:
-        if own[3] is None or classes is not own[3]:
-            raise ValueError(
-                f"{len(classes)} class names for {logits.shape[1]} logits: give one for each."
-            )
-        classes = None  # the configuration's, for another head
+    model, outputs = _giving_logits(module, _try(module, size, channels), output)
     model.input_size, model.mean, model.std = size, mean, std
-    model.classes = None if classes is None else tuple(classes)
+    model.classes = _checked_names(classes, outputs, stated=classes is own[3])
     model.arch = getattr(module, "arch", type(module).__name__)
     model.provenance = getattr(module, "provenance", "wrapped")
-    model.gradcam_layer, model.outputs = layer, logits.shape[1]
-    print(_summary(model, logits.shape[1], notes))
+    model.gradcam_layer, model.outputs = layer, outputs
+    print(_summary(model, outputs, notes))
     return model
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from .maps import overlay, to_rgb
 from .style import SMALL, check, draw, names_of, suptitle_of
 
-Interval = tuple[float, float, float]  # mean, low, high
+Estimate = tuple[float, float, float]  # mean, low, high
 
 
 def plot_contact_sheet(
@@ -65,8 +65,8 @@ def plot_contact_sheet(
 
 
 def plot_arms(
-    levels: Mapping[str, Interval],
-    differences: Mapping[str, Interval],
+    levels: Mapping[str, Estimate],
+    differences: Mapping[str, Estimate],
     changes: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     controls: Sequence[str],
     published: Mapping[str, float],

@@ -2,7 +2,7 @@
 
 from .checkpoint import save
 from .recipes import FEW, NAMED, PRETRAIN, RECIPES, SELFSUP, Recipe, learning_rate
-from .supervised import History, finetuned, fit, run_dir
+from .supervised import History, explained, finetuned, fit, run_dir
 from .transfer import finding, load_study, summary
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "SELFSUP",
     "History",
     "Recipe",
+    "explained",
     "finding",
     "finetuned",
     "fit",

@@ -20,7 +20,7 @@ from dataclasses import replace
 
 from ..env import profile
 from . import distill, pretrain, starts, transfer
-from .recipes import DISTIL, NAMED, PRETRAIN, SELFSUP, Recipe
+from .recipes import DISTIL, DISTIL_MORE, NAMED, PRETRAIN, SELFSUP, Recipe
 from .supervised import finetuned
 
 
@@ -51,7 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--start",
         default="none",
-        help="pretrain: go on from 'course' weights or a .safetensors file",
+        help="pretrain: go on from 'course' weights or a .safetensors file; "
+        "distil: from 'course:imagenet'",
     )
     parser.add_argument(
         "--sizes",
@@ -89,8 +90,9 @@ def _transfer(options: argparse.Namespace, line: str, parser: argparse.ArgumentP
 
 
 def _distil(options: argparse.Namespace, line: str, parser: argparse.ArgumentParser) -> None:
-    recipe = _changed(DISTIL[options.arch], options)
-    print(json.dumps(distill.distil(options.arch, recipe, line), indent=1))
+    recipes = DISTIL if options.start == "none" else DISTIL_MORE
+    recipe = _changed(recipes[options.arch], options)
+    print(json.dumps(distill.distil(options.arch, recipe, line, options.start), indent=1))
 
 
 def _pretrain(options: argparse.Namespace, line: str, parser: argparse.ArgumentParser) -> None:

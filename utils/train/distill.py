@@ -11,7 +11,7 @@ from torch import nn
 from .. import data, models
 from ..env import RUNS, profile, seed_everything
 from . import pretrain, probe, selfsup
-from .arithmetic import bfloat16_helps
+from .arithmetic import bfloat16_helps, quick_arithmetic
 from .recipes import Recipe, phase
 from .teacher import PACKAGE, SIZE, stored_features, teacher
 
@@ -32,7 +32,8 @@ class Distillation(nn.Module):
     standardised and compared by the smooth L1 loss. Probabilities: the predicted pooled features
     go through the teacher's own classifier, and the cross-entropy with its probabilities of the
     1,000 ImageNet classes counts with `weight` (Yang et al. 2021, "Knowledge distillation via
-    softmax regression representation learning").
+    softmax regression representation learning"). Both logits are multiplied by `sharpness`,
+    because the teacher is unsure about enlarged small images.
 
     forward(images, rows int64 (B,), generator) gives the loss; rows say which of the stored
     features belong to the images. Each image is mirrored with probability 1/2. The recipe's
@@ -46,19 +47,22 @@ class Distillation(nn.Module):
         dense: torch.Tensor,
         pooled: torch.Tensor,
         classifier: nn.Linear,
-        weight: float = 0.2,
+        weight: float = 0.5,
+        sharpness: float = 2.0,
+        new: bool = True,
     ):
         super().__init__()
         encoder.reset_classifier(0)
-        self.encoder, self.weight, self.drop, self.size = encoder, weight, 0.0, encoder.input_size
+        self.encoder, self.weight, self.sharpness = encoder, weight, sharpness
+        self.drop, self.size = 0.0, encoder.input_size
         self.dense, self.pooled = dense, pooled
         self.is_vit = hasattr(encoder, "patch_embed")
         if self.is_vit:
             for block in encoder.blocks:  # in bfloat16 on a CPU the fused kernel's backward is slow
                 block.attn.fused_attn = False
-            grid = selfsup.sincos(encoder.patch_embed.grid_size, encoder.embed_dim)
-            with torch.no_grad():  # a good start for the positions
-                encoder.pos_embed[:, 1:] = grid
+            if new:  # a good start for the positions
+                grid = selfsup.sincos(encoder.patch_embed.grid_size, encoder.embed_dim)
+                encoder.pos_embed.data[:, 1:] = grid
         width = encoder.num_features
         cells = width if self.is_vit else encoder.feature_info[-2]["num_chs"]
         self.to_dense = nn.Linear(cells, dense.shape[-1])
@@ -136,7 +140,8 @@ class Distillation(nn.Module):
                 F.linear(f * std + mean, self.class_weight, self.class_bias)
                 for f in (whole, pooled)
             )
-        likely = F.cross_entropy(logits.float(), truth.float().softmax(1))
+        logits, truth = (self.sharpness * t.float() for t in (logits, truth))
+        likely = F.cross_entropy(logits, truth.softmax(1))
         return (
             F.smooth_l1_loss(cells.float(), dense)
             + F.smooth_l1_loss(whole.float(), pooled)
@@ -158,26 +163,31 @@ def probe_accuracy(
     train_set = data.splits(replace(profile("paper"), source="cifar10")).train
     test = data.load("cifar10", "test")
     images, labels = test.images[:n_test], test.labels[:n_test]
-    known, new = (probe.frozen_features(model, part) for part in (train_set.images, images))
+    with quick_arithmetic(model):
+        known, new = (probe.frozen_features(model, part) for part in (train_set.images, images))
     return {str(n): probe.linear_probe(known[:n], train_set.labels[:n], new, labels) for n in sizes}
 
 
-def distil(arch: str, recipe: Recipe, command: str) -> dict:
+def distil(arch: str, recipe: Recipe, command: str, start: str = "none") -> dict:
     """Make the course weights utils/weights/<arch>.imagenet.{safetensors,json} and return the card.
 
     A student of the teacher on CIFAR-10's last 45,000 training images, without their labels;
     float16, encoder only. An earlier, unfinished run of the same recipe goes on. command: the
-    line that was typed. Raises ModuleNotFoundError if the teacher's package is missing.
+    line that was typed. start: "course:imagenet" goes on from those weights, and the card then
+    lists both phases. Raises ModuleNotFoundError if the teacher's package is missing.
     """
     whole = data.load("cifar10", "train")
     pool = whole.images[data.PAPER_POOL :]
     classifier = teacher().classifier
     dense, pooled = stored_features(pool, RUNS / "distil" / "teacher")
     seed_everything(recipe.seed)
-    model = models.build(arch, len(whole.classes), "none")
-    before = probe_accuracy(model)
-    student = Distillation(model, dense, pooled, classifier)
-    history = pretrain.learn(student, pool, recipe, RUNS / "distil" / arch, pretrain.Lessons)
+    before = probe_accuracy(models.build(arch, len(whole.classes), "none"))
+    seed_everything(recipe.seed)
+    earlier = models.card(arch, "imagenet")["phases"] if start != "none" else []
+    model = models.build(arch, len(whole.classes), start)
+    student = Distillation(model, dense, pooled, classifier, new=not earlier)
+    folder = RUNS / "distil" / (f"{arch}-{len(earlier)}" if earlier else arch)
+    history = pretrain.learn(student, pool, recipe, folder, pretrain.Lessons)
     file = pretrain.ship(model, f"{arch}.imagenet")
     after = probe_accuracy(model)
     last = history["loss"][-100:]
@@ -203,4 +213,4 @@ def distil(arch: str, recipe: Recipe, command: str) -> dict:
         f"without labels; a linear probe on 4,050 images classifies {after['4050']:.1%} of 4,000 "
         f"test images correctly ({before['4050']:.1%} from random weights)",
     }
-    return pretrain.write_card(file, arch, facts, [phase], recipe, len(pool))
+    return pretrain.write_card(file, arch, facts, [*earlier, phase], recipe, len(pool))

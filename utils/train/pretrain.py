@@ -177,7 +177,7 @@ def judge(
         votes = torch.zeros(len(query), len(bank.classes))
         votes.scatter_add_(1, bank.labels[at], (nearest / 0.07).exp())
         scores[f"{kind}.knn"] = (votes.argmax(1) == query.labels).float().mean().item()
-        scores[f"{kind}.linear"] = linear_probe(known, bank.labels, new, query.labels)
+        scores[f"{kind}.linear"] = linear_probe(known, bank.labels, new, query.labels, 1.0)
     return scores
 
 

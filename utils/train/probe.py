@@ -14,6 +14,8 @@ from .. import models
 from ..data import ImageSet
 from . import selfsup
 
+PENALTY = 0.1  # scikit-learn's C, the inverse of the penalty on the weights; for all probes
+
 
 def head_inputs(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
     """What each head of the model reads for uint8 images (N, 3, h, w): (N, D) float32, on the CPU.
@@ -53,7 +55,7 @@ def frozen_features(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
 
 
 def fit_probe(
-    features: torch.Tensor, labels: torch.Tensor, classes: int
+    features: torch.Tensor, labels: torch.Tensor, classes: int, strength: float = PENALTY
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Logistic regression on features (N, D): weight (classes, D) and bias (classes,).
 
@@ -61,7 +63,7 @@ def fit_probe(
     without an image has weight zero and the lowest bias.
     """
     middle, spread = features.mean(0), features.std(0) + 1e-6
-    fitted = LogisticRegression(max_iter=2000).fit(
+    fitted = LogisticRegression(C=strength, max_iter=2000).fit(
         ((features - middle) / spread).numpy(), labels.numpy()
     )
     coefficients, intercept = fitted.coef_, fitted.intercept_
@@ -81,10 +83,11 @@ def linear_probe(
     labels: torch.Tensor,
     test_features: torch.Tensor,
     test_labels: torch.Tensor,
+    strength: float = PENALTY,
 ) -> float:
     """Test accuracy (0..1) of logistic regression on features (N, D); nothing is tuned."""
     classes = int(torch.cat([labels, test_labels]).max()) + 1
-    preds = F.linear(test_features, *fit_probe(features, labels, classes)).argmax(1)
+    preds = F.linear(test_features, *fit_probe(features, labels, classes, strength)).argmax(1)
     return (preds == test_labels).float().mean().item()
 
 

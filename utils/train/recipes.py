@@ -33,11 +33,12 @@ class Recipe:
 
 
 _CPU = dict(optimizer="adamw", weight_decay=0.02, batch=32, schedule="onecycle", augment=True)
+_TUNED = _CPU | dict(weight_decay=0.05)
 RECIPES: dict[tuple[str, str], Recipe] = {
     ("smoke", "cnn"): Recipe(1, lr=1e-3, **_CPU),
     ("smoke", "vit"): Recipe(1, lr=1e-3, **_CPU),
-    ("demo", "cnn"): Recipe(3, lr=5e-4, **_CPU),
-    ("demo", "vit"): Recipe(5, lr=5e-4, **_CPU),
+    ("demo", "cnn"): Recipe(4, lr=1e-3, head="probe", layer_decay=0.9, **_TUNED),
+    ("demo", "vit"): Recipe(4, lr=5e-4, head="probe", layer_decay=0.8, **_TUNED),
     ("paper", "cnn"): Recipe(5, "adam", 1e-5, 5e-4),
     ("paper", "vit"): Recipe(3, "adam", 2e-5, 0.01),
     ("full", "cnn"): Recipe(8, "adamw", 1e-4, 0.01, schedule="onecycle", augment=True),
@@ -76,6 +77,11 @@ DISTIL = {  # without labels, from the features of an ImageNet network; see dist
     "resnet34_slim": Recipe(
         7, "muon", 2e-2, 0.05, batch=128, schedule="onecycle", sizes=((4, 48), (2, 64), (1, 128))
     ),
+}
+_MORE = Recipe(6, "muon", 7e-3, 0.05, batch=128, schedule="onecycle", seed=1)
+DISTIL_MORE = {  # going on from earlier weights
+    "vit_mini": replace(_MORE, patch_drop=((5, 0.5), (1, 0.0))),
+    "resnet34_slim": replace(_MORE, epochs=5, lr=1e-2, sizes=((4, 64), (1, 128))),
 }
 FEW = Recipe(
     8, "adamw", 1e-3, 0.05, batch=64, schedule="onecycle", augment=True

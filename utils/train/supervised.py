@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -242,3 +243,31 @@ def finetuned(
         model.history = fit(model, parts.train, parts.val, recipe, folder)
     seed_everything(chosen.seed)  # trained or loaded, what follows draws the same numbers
     return model
+
+
+def explained(arch: str, chosen: Profile | None = None) -> nn.Module:
+    """The model that the explanation chapters look at, in eval mode on the profile's device.
+
+    XTL_MODELS=cifar10 gives the course weights trained on 45,000 labelled CIFAR-10 images, and
+    "finetuned" what `finetuned` gives. Unset, it is cifar10 in the demo profile on CIFAR-10,
+    because maps of models that are often wrong explain little, and finetuned anywhere else.
+    Raises ValueError for another word, or where those weights do not fit the data.
+    """
+    chosen = chosen or profile()
+    source = data.splits(chosen).train.source
+    fits = arch in models.COURSE and source.startswith("CIFAR-10") and "cats" not in source
+    wanted = os.environ.get("XTL_MODELS") or (
+        "cifar10"
+        if fits and chosen.name == "demo" and not os.environ.get("XTL_MODEL")
+        else "finetuned"
+    )
+    if wanted not in ("cifar10", "finetuned"):
+        raise ValueError(f"XTL_MODELS is {wanted!r}: set it to cifar10 or finetuned, or unset it.")
+    if wanted == "finetuned":
+        return finetuned(arch, chosen)
+    if not fits:
+        raise ValueError(f"The weights cifar10 do not fit {arch} on {source}: unset XTL_MODELS.")
+    model = models.build(arch, 10, "course:cifar10", keep_head=True)
+    print(f"{arch}: {model.provenance}")
+    seed_everything(chosen.seed)
+    return model.to(device())

@@ -225,7 +225,6 @@ def test_maps_take_the_size_of_the_images(nets):
         ("vit_mini", dict(layer="blocks.99"), "no Grad-CAM layer 'blocks.99'.*blocks.0.norm1"),
         ("resnet34_slim", dict(method="attention_rollout"), "does not work on a ResNet.*gradcam"),
         ("resnet34_slim", dict(method="lrp", start_layer=2), "Vision Transformers only"),
-        ("alexnet_slim", dict(method="lrp"), "AlexNet"),
         (
             "vit_mini",
             dict(method="integrated_gradients", baseline="pink"),

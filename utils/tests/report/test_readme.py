@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from utils import env, models
-from utils.data import folders, shapes
+from utils.data import shapes
 from utils.train import supervised
 
 README = (env.ROOT / "README.md").read_text("utf-8")
@@ -39,7 +39,7 @@ def test_the_python_blocks_run(tmp_path, monkeypatch: pytest.MonkeyPatch) -> Non
     )
     monkeypatch.setattr(supervised, "RUNS", tmp_path)
     monkeypatch.setattr(env, "RUNS", tmp_path)
-    monkeypatch.setattr(folders, "DATA", tmp_path)
+    monkeypatch.setattr(env, "DATA", tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)
     assert len(blocks) >= 3
     names: dict = {}

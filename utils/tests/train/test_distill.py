@@ -257,7 +257,9 @@ def test_a_head_that_starts_from_the_probe_classifies_like_it(build, classes):
     model.reset_classifier(classes)
     features = probe.head_inputs(model, images)[0]
     middle, spread = features.mean(0), features.std(0) + 1e-6
-    logistic = LogisticRegression(max_iter=2000).fit((features - middle) / spread, labels)
+    logistic = LogisticRegression(C=probe.PENALTY, max_iter=2000).fit(
+        (features - middle) / spread, labels
+    )
     probe.start_head(model, few)
     with torch.inference_mode():
         x = data.preprocess(images, model.input_size, model.mean, model.std)
