@@ -32,6 +32,7 @@ class Page:
         self.box = W.VBox([self.words])
         self.steps: list[tuple[str, float]] = []  # what, and when it began
         self.printed: list[str] = []  # each line once, however often it is printed
+        self.task: asyncio.Task | None = None
         self.notes: list[str] = []  # what stays to be read below the panel
 
     def step(self, what: str) -> None:

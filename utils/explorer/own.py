@@ -43,7 +43,7 @@ def checked(path: Path) -> Path:
 
 def state_of(sources: Sequence[Any]) -> tuple:
     """A value that differs as soon as a file among `sources` has changed; uploads never do."""
-    states = []
+    states: list[Any] = []
     for source in sources:
         if isinstance(source, Path):
             try:

@@ -64,7 +64,7 @@ class Panel:
         self.path.style.description_width = "92px"
         self.upload.observe(lambda change: self._uploaded(change["new"]), names="value")
         self.path.observe(lambda _: self._typed(), names="value")
-        self.path.on_msg(lambda _, message, __: message.get("event") == "submit" and self._typed())
+        self.path.on_msg(self._entered)
         self.picture = W.Image(format="png", layout=W.Layout(width="100%", max_width="760px"))
         self.status, self.numbers = W.Label(""), W.HTML("")
         for name in ("picture", "status", "upload", "path", "numbers"):
@@ -195,10 +195,14 @@ class Panel:
     def _uploaded(self, value: object) -> None:
         files = tuple(uploads(value))
         for file in files:
-            file.serial = next(self._serials)  # what state_of tells uploads apart by
+            vars(file)["serial"] = next(self._serials)  # what state_of tells uploads apart by
         if files:
             self._own_sources = files
             self._ask()
+
+    def _entered(self, _: object, message: dict, __: object) -> None:
+        if message.get("event") == "submit":
+            self._typed()
 
     def _typed(self) -> None:
         """A path was typed, or Enter pressed on the old one, whose file may have changed."""
@@ -301,7 +305,11 @@ class Panel:
             if ticket == self._ticket:
                 self.status.value = f"{title}: {passes} forward passes …"
 
-        return lambda passes: passes > 2 and loop.call_soon_threadsafe(show, passes)
+        def tell(passes: int) -> None:
+            if passes > 2:
+                loop.call_soon_threadsafe(show, passes)
+
+        return tell
 
     def _fail(self, error: Exception) -> None:
         """One sentence in place of a traceback; the picture stays, paler, as the last one."""

@@ -99,6 +99,7 @@ class Explorer:
         trust: Mapping[str, float] | None = None,
     ) -> None:
         self.trust = dict(trust or {})
+        self.shown: Shown
         self._lock = threading.RLock()  # two threads in one model would mix up its hooks
         self._answers: OrderedDict[tuple, Answer] = OrderedDict()
         self.show(image_set, models)

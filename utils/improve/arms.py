@@ -115,8 +115,7 @@ def add_lora(model: nn.Module, rank: int = 8, first: int = 0) -> None:
     layers = rf"blocks\.({numbers})\.(attn\.(qkv|proj)|mlp\.fc\d)"
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=layers)
     inject_adapter_in_model(config, model)
-    for layer in models.heads(model):
-        layer.requires_grad_(True)
+    nn.ModuleList(models.heads(model)).requires_grad_(True)
 
 
 def merge_lora(model: nn.Module) -> None:
@@ -162,8 +161,12 @@ def retrain(
         torch.manual_seed(recipe.seed)  # the updates' first values
         add_lora(model, first=early.depth if early else 0)
     if early is None:
+        if isinstance(recipe, LateRecipe):
+            raise ValueError("A LateRecipe needs frozen blocks: set frozen in the plan.")
         model.history = train.fit(model, train_set, val_set, recipe, folder)
     else:
+        if not isinstance(recipe, LateRecipe):
+            raise ValueError("With frozen blocks the recipe must be a LateRecipe.")
         late = late_modules(model, early.depth)
         facts = {
             "start": origin,

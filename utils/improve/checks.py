@@ -63,7 +63,7 @@ def check_findings(findings: Sequence[Finding], evidence: Evidence) -> list[Find
         counts = [(int((wrong & group).sum()), int(group.sum())) for group in (such, rest)]
         table = [[failed, total - failed] for failed, total in counts]
         tested.append(float(fisher_exact(table).pvalue))
-        checks.append(FindingCheck(finding, *counts))
+        checks.append(FindingCheck(finding, counts[0], counts[1]))
     corrected = iter(holm(np.array(tested)) if tested else [])
     return [
         FindingCheck(c.finding, c.such, c.rest, float(next(corrected)) if c.finding.rule else 1.0)

@@ -87,7 +87,7 @@ class Comparison:
 
     def numbers(self) -> dict[str, float]:
         """Everything as flat dotted names for report.save_results."""
-        flat = {}
+        flat: dict[str, float] = {}
         for arm in self.mean:
             for metric in METRICS:
                 flat |= named(f"{arm}.{metric}", self.interval(arm, metric))

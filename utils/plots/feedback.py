@@ -109,9 +109,9 @@ def plot_arms(
     for name, (fixed, new) in changes.items():
         axes[2].barh(place[name], np.mean(fixed), color="C2", alpha=0.75, height=0.6)
         axes[2].barh(place[name], -np.mean(new), color="C3", alpha=0.75, height=0.6)
-        for values, sign in ((fixed, 1), (new, -1)):
+        for counts, sign in ((fixed, 1), (new, -1)):
             axes[2].plot(
-                sign * np.asarray(values), [place[name]] * len(values), ".", color="0.2", ms=4
+                sign * np.asarray(counts), [place[name]] * len(counts), ".", color="0.2", ms=4
             )
     axes[2].axvline(0, color="0.3", lw=1)
     axes[2].set(title="mistakes: new (left), fixed (right)", xlabel="test images; dots are seeds")
