@@ -103,7 +103,7 @@ DISTANCES = {
 }
 
 _BAR = _polygon([(-1, -0.3), (1, -0.3), (1, 0.3), (-1, 0.3)])  # the distractor, of no class
-LIGHT, CHROMA = 0.05, 0.32  # deviation of the brightness, and the length of every hue
+LIGHT, CHROMA = 0.04, 0.34  # deviation of the brightness, and the length of every hue
 
 
 def _pink_noise(n: int, size: int, generator: torch.Generator) -> torch.Tensor:
@@ -147,7 +147,7 @@ def _paint(coverage: torch.Tensor, hue: torch.Tensor, generator: torch.Generator
     """uint8 pictures (N, 3, size, size): coverage (N, size, size) in 0..1 of the hue (N,), an angle."""
     n, size = len(coverage), coverage.shape[-1]
     patches, shade = _pink_noise(n, size, generator)[:, :2].unbind(1)
-    patches = blur(patches[:, None], size / 20)[:, 0]  # as large as an object's parts
+    patches = blur(patches[:, None], size / 12)[:, 0]  # as large as an object's parts
     patches = patches - patches.flatten(1).median(1).values[:, None, None]  # half of each hue
     patches = (6 * patches / patches.std(dim=(1, 2), keepdim=True)).tanh()
     thirds = torch.tensor([0.0, 2 * math.pi / 3, 4 * math.pi / 3])
@@ -168,7 +168,7 @@ def draw(
 
     labels: int64 (N,), indices into CLASSES. Returns images uint8 (N, 3, size, size) and
     masks bool (N, size, size), true where the object covers at least half a pixel. Position off
-    the centre, scale (radius 22-27 % of the width), rotation (up to 20 degrees), pattern and hues
+    the centre, scale (radius 22-27 % of the width), rotation (up to 20 degrees), pattern and (a little) hue
     are random. The same seed gives the same images.
 
     second: labels (N,) of a second object that takes the distractor's place, the harder level:
@@ -198,8 +198,7 @@ def draw(
     beside = _coverage(other, other_at, bar_radius, bar_turned, size)
     gap = _coverage(torch.zeros_like(labels), centre, 1.25 * radius, turned, size)
     apart = beside if second is not None else beside * (1 - gap)
-    turn = math.pi * torch.randint(0, 2, (n,), generator=generator)
-    images = _paint(torch.maximum(coverage, apart), turn + uniform(-0.3, 0.3), generator)
+    images = _paint(torch.maximum(coverage, apart), uniform(-0.3, 0.3), generator)
     if second is None:
         return images, coverage >= 0.5
     return images, torch.stack([coverage, beside], 1) >= 0.5

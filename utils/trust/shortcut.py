@@ -117,8 +117,8 @@ def retrained(
     model: nn.Module,
     train_set: ImageSet,
     seed: int,
-    epochs: int = 6,
-    lr: float = 1e-3,
+    epochs: int = 8,
+    lr: float = 2e-3,
     batch: int = 32,
 ) -> nn.Module:
     """A copy whose late layers are trained on train_set, from a new head; in eval mode.
