@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from .. import models
 from ..data import ImageSet, read_image
-from ..train.teacher import imagenet_classes, teacher
 from .state import OWN_SIDE, Exhibit
 
 PHOTOGRAPHS = {  # of scikit-image, and the ImageNet class that fits each
@@ -30,9 +30,9 @@ def photographs() -> Exhibit:
         raise ModuleNotFoundError(
             "The photographs come with scikit-image: run `pip install scikit-image`."
         )
-    folder, classes = Path(spec.origin).parent / "data", imagenet_classes()
+    folder, classes = Path(spec.origin).parent / "data", models.imagenet_classes()
     images = torch.stack([read_image(folder / name, OWN_SIDE) for name in PHOTOGRAPHS])
     labels = torch.tensor([classes.index(name) for name in PHOTOGRAPHS.values()])
     return Exhibit(
-        {TITLE: teacher()}, ImageSet(images, labels, classes, "photographs of scikit-image")
+        {TITLE: models.imagenet()}, ImageSet(images, labels, classes, "photographs of scikit-image")
     )

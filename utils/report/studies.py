@@ -1,0 +1,106 @@
+"""What five studies claim, beside what the notebooks measured, each claim with its verdict.
+
+The size that counts stands in each row. Levels of large published models cannot be tested with
+slim ones, so in the profiles smoke and demo those rows say so.
+"""
+
+from __future__ import annotations
+
+from . import study_loop, study_networks, study_pretraining
+from .claims import (
+    ATTENTION,
+    EVALUATION,
+    FALL,
+    GRADIENTS,
+    MISSING,
+    PICTURES,
+    UNTESTABLE,
+    Claim,
+    Numbers,
+    Setting,
+    by_bars,
+    by_level,
+    by_size,
+    where,
+)
+
+
+def _full_data(n: Numbers, run: Setting, level: float, recipe: str) -> Claim:
+    """An accuracy after training on all of CIFAR-10."""
+    slim = n.text(EVALUATION, "vit.full_data.accuracy", optional=True)
+    return Claim(
+        f"test accuracy after {recipe} on all of CIFAR-10",
+        f"{level}",
+        n.interval(EVALUATION, "vit.accuracy"),
+        "0.01",
+        where(
+            run.profile == "full" and run.cifar, by_level(n.ends(EVALUATION, "vit.accuracy"), level)
+        ),
+        "needs the profile full, which trains on all images"
+        + ("" if slim == MISSING else f"; the slim ViT that saw 45,000 images: {slim}"),
+    )
+
+
+def _shankaranandha(n: Numbers, run: Setting) -> list[Claim]:
+    return [
+        _full_data(n, run, 0.9471, "10 epochs of Adam"),
+        Claim(
+            "Integrated Gradients marks the regions that contribute",
+            PICTURES,
+            n.interval(GRADIENTS, "vit.blur_difference", "{:+.3f}"),
+            f"+{FALL} of probability",
+            by_size(n.ends(GRADIENTS, "vit.blur_difference"), 1, FALL),
+            "fall of the probability: marked quarter blurred, minus a random quarter",
+        ),
+        Claim(
+            "a blurred airplane becomes a bird, and its map changes",
+            "one picture",
+            "–",
+            "–",
+            UNTESTABLE,
+            "one picture is no claim about others; the row above is its mean over many",
+        ),
+    ]
+
+
+def _project(n: Numbers, run: Setting) -> list[Claim]:
+    alike = n.get(ATTENTION, "vit.blocks_correlation")
+    return [
+        _full_data(n, run, 0.9851, "8 epochs of AdamW"),
+        Claim(
+            "the 12 layers have different focal points",
+            PICTURES,
+            f"two blocks' maps correlate by {n.text(ATTENTION, 'vit.blocks_correlation', '{:.2f}')}",
+            "below 0.4; above 0.6 excludes",
+            by_bars(None if alike is None else -alike, -0.5, 0.1),
+            f"mean over test images; different peaks: "
+            f"{n.text(ATTENTION, 'vit.different_peaks', '{:.1f}')} in the blocks",
+        ),
+        Claim(
+            "the last layer's mean over heads shows what drives the class",
+            PICTURES,
+            n.interval(ATTENTION, "vit.last_block.blur_difference", "{:+.3f}"),
+            f"+{FALL} of probability",
+            by_size(n.ends(ATTENTION, "vit.last_block.blur_difference"), 1, FALL),
+            "marked quarter blurred, minus a random one; last block minus the mean of the others: "
+            + n.interval(ATTENTION, "vit.last_block_lead", "{:+.3f}"),
+        ),
+    ]
+
+
+def studies(n: Numbers, profile: str, data: str) -> dict[str, list[Claim]]:
+    """All claims under the studies' own titles."""
+    run = Setting(profile, data)
+    return {
+        "Explainable Transfer Learning for CNNs and Transformers (Bicker, Rane, Subramanian)": [
+            *study_networks.claims(n, run),
+        ],
+        "Fine Tuning & Interpretability Analysis of a Pretrained Vision Transformer (ViT) "
+        "(Shankaranandha)": _shankaranandha(n, run),
+        "Vision Transformer on CIFAR-10 with attention maps (a project page)": _project(n, run),
+        "Does Explainability Help in Improving ViTs? (Vemula, with Govindaraj, Yang, Nivetha, "
+        "Zinjad)": study_loop.claims(n, run),
+        "Explanation on Pretraining Bias of Finetuned Vision Transformer (Park & Choi 2022)": study_pretraining.claims(
+            n, run
+        ),
+    }
