@@ -116,7 +116,7 @@ def save_results(
 
     stem: the notebook, such as "04_evaluation"; numbers: flat dotted names, rounded to 6
     significant digits. data: the ImageSet's source; weights: architecture -> provenance. Both are
-    kept under "meta" ("sources" and "weights_by_notebook" have those of each notebook). Raises ValueError for a number
+    kept under "meta" ("sources" has the data of each notebook). Raises ValueError for a number
     that is not finite; nothing is written then.
     """
     if not STEM.fullmatch(stem):
@@ -138,23 +138,8 @@ def save_results(
             # the course's own; later notebooks may add others
             meta["data"] = meta["sources"][min(meta["sources"])]
         if weights is not None:
-            meta["weights_by_notebook"] = meta.get("weights_by_notebook", {})
-            meta["weights_by_notebook"][stem] = meta["weights_by_notebook"].get(stem, {}) | dict(
-                weights
-            )
-            meta["weights"] = _weights(meta["weights_by_notebook"])
+            meta["weights"] = meta.get("weights", {}) | dict(weights)
         stored[stem] = stored.get(stem, {}) | clean
-
-
-def _weights(by_notebook: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """Weights of each architecture; those that only later notebooks use are named with the first."""
-    merged: dict[str, str] = {}
-    for stem in sorted(by_notebook):
-        for arch, provenance in by_notebook[stem].items():
-            known = {v for name, v in merged.items() if name.partition(",")[0] == arch}
-            if provenance not in known:
-                merged[f"{arch}, from notebook {stem[:2]} on" if known else arch] = provenance
-    return merged
 
 
 def _rounded(stem: str, name: str, value: float) -> float | int:
@@ -194,10 +179,7 @@ def forget_results(stems: Iterable[str], name: str | None = None) -> None:
     with _stored(name) as stored:
         for stem in stems:
             stored.pop(stem, None)
-            meta = stored.get("meta", {})
-            meta.get("sources", {}).pop(stem, None)
-            if meta.get("weights_by_notebook", {}).pop(stem, None) is not None:
-                meta["weights"] = _weights(meta["weights_by_notebook"])
+            stored.get("meta", {}).get("sources", {}).pop(stem, None)
         if set(stored) == {"meta"}:
             del stored["meta"]
 

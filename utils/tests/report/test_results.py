@@ -95,17 +95,6 @@ def test_a_number_that_is_none_is_refused(value: float) -> None:
     assert report.load_results()["04_evaluation"] == {"kept": 1.0}
 
 
-def test_other_weights_of_later_notebooks_are_named_with_the_first() -> None:
-    for stem, words in (("11_trust", "cifar10"), ("05_gradcam", "cifar10"), ("04_e", "fine-tuned")):
-        report.save_results(stem, {"a": 1}, weights={"vit": words})  # in whatever order they run
-    assert report.load_results()["meta"]["weights"] == {
-        "vit": "fine-tuned",
-        "vit, from notebook 05 on": "cifar10",
-    }
-    report.forget_results(["04_e"])
-    assert report.load_results()["meta"]["weights"] == {"vit": "cifar10"}
-
-
 def test_no_results_yet() -> None:
     assert report.load_results() == {}
 
