@@ -66,7 +66,7 @@ def claims(n: Numbers, run: Setting) -> list[Claim]:
             "explainability is what helps",
             "+0.025, without a control",
             f"another image's maps: {looking[0]}; uniform maps: {looking[1]}",
-            "excluded: +0.025; same: +0.0125",
+            "+0.025, or half of it to be the same",
             _looking(n),
             f"the loop minus the same loop without looking, baseline {level}; minus the best "
             f"control: {n.interval(LOOP, 'both.minus_best_control', '{:+.3f}')}",

@@ -25,6 +25,7 @@ from .claims import (
 
 CHANCE = 0.25  # share of a mosaic's tile
 TILE, AREA = 0.10, 0.05  # sizes that count: of the map, of the picture
+CLASSES = "needs CIFAR-10's classes"
 NAMES = {"resnet": "ResNet", "vit": "ViT"}
 
 
@@ -113,7 +114,7 @@ def _classes(n: Numbers, run: Setting) -> list[Claim]:
             extremes(n, key),
             "first and last rank",
             where(run.cifar, _cat_and_ship(n, key)),
-            "inconclusive: both among the outer three",
+            "inconclusive: both among the outer three" if run.cifar else CLASSES,
         )
         for key in NAMES
     ]
@@ -133,7 +134,7 @@ def _classes(n: Numbers, run: Setting) -> list[Claim]:
             "; ".join(f"{NAMES[k]}: {', '.join(confused(n, k)) or MISSING}" for k in NAMES),
             "the first three pairs",
             where(run.cifar, _confusions(n)),
-            "inconclusive: cat and dog first, other pairs after them",
+            "inconclusive: cat and dog first, then others" if run.cifar else CLASSES,
         ),
         Claim(
             "three to five epochs suffice",
@@ -163,7 +164,7 @@ def _maps(n: Numbers) -> list[Claim]:
             n.interval(TRUST, f"{key}.{method}.mosaic", optional=True),
             f"{CHANCE + TILE:.2f}; chance is {CHANCE}",
             by_size(beyond[key], 1, TILE),
-            "share of the map in its class's tile of a mosaic; the model gives "
+            "share of the map in its class's tile of a mosaic; the model recognises "
             f"{n.text(TRUST, f'{key}.mosaic_accuracy', '{:.0%}')} of a mosaic's classes",
         )
         for key, method, title in (
