@@ -10,7 +10,7 @@ PYTHON := .venv/bin/python
 SIZE   := $(if $(PROFILE),--profile $(PROFILE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report quick test lab app bench gpu notebooks address lock audit test-oldest clean
+.PHONY: help setup report quick test lab app bench gpu notebooks address lock audit audit-model test-oldest clean
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,10 @@ lock: ## resolve utils/constraints.txt again, with hashes, for all systems (UPGR
 	@$(PYTHON) -m uv pip compile --quiet $(if $(UPGRADE),--upgrade) --universal --python-version 3.11 \
 	  --generate-hashes --no-annotate --no-emit-index-url --custom-compile-command "make lock" \
 	  utils/requirements.txt utils/tests/requirements.txt -o utils/constraints.txt
+
+audit-model: ## which explanation to believe for your own model (MODEL=resnet50 IMAGES=folder:PATH)
+	@$(COURSE) setup
+	@$(PYTHON) -m utils.audit --model "$(MODEL)" --images "$(IMAGES)"
 
 audit: ## known vulnerabilities of the pinned packages (asks the internet)
 	@$(COURSE) setup
