@@ -15,7 +15,7 @@ def write(repo: str, root: Path = env.ROOT) -> list[str]:
     """Make `repo` the public address; the files that changed.
 
     repo: "name/project" on GitHub, another https address that git can clone, or "" for none.
-    Written into pyproject.toml, CITATION.cff, README.md, and every notebook's set-up cell and
+    Written into pyproject.toml, README.md, and every notebook's set-up cell and
     badge. Raises ValueError for anything else.
     """
     if re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
@@ -24,7 +24,6 @@ def write(repo: str, root: Path = env.ROOT) -> list[str]:
         raise ValueError(f"{repo!r} is no address: give REPO=name/project, or an https address.")
     texts = {
         root / "pyproject.toml": lambda text: _project(text, repo),
-        root / "CITATION.cff": lambda text: _citation(text, repo),
         root / "README.md": lambda text: readme.addressed(text, repo),
     }
     changed = [file.name for file, edit in texts.items() if _edit(file, edit)]
@@ -61,8 +60,3 @@ def _project(text: str, repo: str) -> str:
     return re.sub(
         r"\n+(?=\[project\.optional|\[build-system\]|\[tool\.)", f"\n\n{urls}\n", text, count=1
     )
-
-
-def _citation(text: str, repo: str) -> str:
-    text = re.sub(r"^repository-code:.*\n", "", text, flags=re.MULTILINE)
-    return text + (f'repository-code: "{repo}"\n' if repo else "")

@@ -15,7 +15,7 @@ from utils import env
 from utils.report import address, notebooks
 from utils.report.__main__ import main
 
-FILES = ("pyproject.toml", "README.md", "CITATION.cff")
+FILES = ("pyproject.toml", "README.md")
 
 
 @pytest.fixture

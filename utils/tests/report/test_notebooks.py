@@ -18,7 +18,7 @@ from utils.report import notebooks
 NOTEBOOKS = sorted((env.ROOT / "notebooks").glob("*.ipynb"))
 TOP = set(
     "notebooks utils figures environment.yml README.md Makefile LICENSE pyproject.toml .ci .gitignore "
-    ".github .devcontainer .binder CITATION.cff".split()
+    ".github .devcontainer .binder".split()
 )
 
 
