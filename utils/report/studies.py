@@ -52,7 +52,8 @@ def _shankaranandha(n: Numbers, run: Setting) -> list[Claim]:
             n.interval(GRADIENTS, "vit.blur_difference", "{:+.3f}"),
             f"+{FALL} of probability",
             by_size(n.ends(GRADIENTS, "vit.blur_difference"), 1, FALL),
-            "fall of the probability: marked quarter blurred, minus a random quarter",
+            "fall of the probability: marked quarter blurred, minus a random one; minus the middle: "
+            + n.interval(GRADIENTS, "vit.blur_over_centre", "{:+.3f}"),
         ),
         Claim(
             "a blurred airplane becomes a bird, and its map changes",
