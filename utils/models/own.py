@@ -129,8 +129,9 @@ def resolve(name: str, weights: str | Path | None = None) -> nn.Module:
     if ":" in name:
         return _from_function(name).eval()
     if name in COURSE:
-        model = build(name, len(card(name)["classes"]), "course", keep_head=True)
-        model.classes = tuple(card(name)["classes"])
+        classes = card(name, "cifar10")["classes"]
+        model = build(name, len(classes), "course:cifar10", keep_head=True)
+        model.classes = tuple(classes)
         return model
     if timm.is_model(name.partition(".")[0]):
         return _from_timm(name).eval()

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from utils.bench import gpu, measure
+from utils.bench import gpu
 
 
 @pytest.fixture(scope="module")
@@ -64,4 +64,4 @@ def test_one_case_again_keeps_the_others(written):
 def test_without_a_gpu_it_says_so(tmp_path):
     with pytest.raises(RuntimeError, match="no GPU here"):
         gpu.run(file=tmp_path / "gpu.json")
-    assert not list(tmp_path.iterdir()) and measure.held(True, torch.device("cpu")) > 0
+    assert not list(tmp_path.iterdir())

@@ -125,6 +125,10 @@ def opened(served: tuple[str, str]) -> Iterator[tuple[Page, list[str]]]:
             page.mouse.wheel(0, -200)
             page.wait_for_timeout(100)
         page.locator(".explorer-status").scroll_into_view_if_needed()
+        page.wait_for_function(  # the last question of the notebook's own cells is answered
+            r"/\(\d+ of \d+\)$/.test(document.querySelector('.explorer-status').textContent)",
+            timeout=WAIT,
+        )
         yield page, errors
         shots = env.RUNS / "screenshots"
         shots.mkdir(parents=True, exist_ok=True)

@@ -236,6 +236,7 @@ def test_ctrl_c_is_one_sentence_and_ends_the_kernels(tmp_path: Path, write_noteb
     write_notebook("03_c", "1", folder=tmp_path / "n")
     code = (
         "from utils.report import __main__ as m, course as c; from pathlib import Path; "
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         f"c.NOTEBOOKS = Path({str(tmp_path)!r}, 'n'); out = c.NOTEBOOKS / 'out'; "
         "m.run_course = lambda *a, **k: c.run_course('smoke', c.NOTEBOOKS, out); m.main(['run'])"
     )

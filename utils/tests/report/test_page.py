@@ -124,7 +124,7 @@ def test_the_page_stands_alone(write_notebook: Write, tmp_path: Path, plot: Plot
     assert "onclick=" not in re.sub(r"&lt;.*?&gt;", "", page.html)
     assert "url(" not in page.html and "@import" not in page.html
     assert page.tags.count("math") == 4  # in the title, in a sentence, alone, in a table
-    assert {"html", "nav", "main", "details", "figure", "figcaption", "table"} <= set(page.tags)
+    assert {"html", "nav", "main", "figure", "figcaption", "table"} <= set(page.tags)
     assert "<title>The Report &amp; more</title>" in page.html and '<html lang="en">' in page.html
 
 

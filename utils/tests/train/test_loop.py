@@ -205,7 +205,11 @@ command.main(["--profile", "smoke"])
 
 @pytest.mark.skipif(os.name == "nt", reason="sends a Unix signal")
 def test_ctrl_c_on_the_command_line_is_one_sentence(tmp_path: Path) -> None:
-    script = f"from pathlib import Path\nfrom utils.train import supervised\nsupervised.RUNS = Path({str(tmp_path)!r})\n"
+    script = (
+        "import signal\nfrom pathlib import Path\nfrom utils.train import supervised\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever this was started by\n"
+        f"supervised.RUNS = Path({str(tmp_path)!r})\n"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script + INTERRUPTED],
         cwd=env.ROOT,

@@ -617,7 +617,7 @@ def test_starts_are_compared_alike_and_the_cards_tell(tmp_path, monkeypatch, cap
         monkeypatch.setattr(module, "WEIGHTS", tmp_path)
     for kind in ("mae", "contrast", "cifar10"):
         (tmp_path / f"tiny.{kind}.json").write_text('{"arch": "tiny"}')
-    parts = data.Splits(images(24), images(10, 1), images(10, 2), {})
+    parts = data.Splits(images(24), images(10, 1), images(200, 2), {})
     monkeypatch.setattr(data, "splits", lambda chosen: parts)
     built, fitted, fit = [], [], train.fit
     monkeypatch.setattr(
