@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
+from PIL import Image
 
 from .. import env
+from .results import compact
 
 STEM = re.compile(r"\d\d_[a-z0-9_]+")  # 05_gradcam: a notebook's number, lower-case words
 LIMIT = 1_000_000  # bytes in a committed notebook
@@ -71,11 +75,21 @@ def _tidy_output(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
     for kind, value in output.get("data", {}).items():
         if isinstance(value, str) and kind.startswith("text/"):
             output.data[kind] = _homeless(value)
+    if "image/png" in output.get("data", {}):
+        output.data["image/png"] = _smaller(output.data["image/png"])
     if WIDGET in output.get("data", {}):
         if PROGRESS.search(output.data.get("text/plain", "")):
             return None
         output.data = nbformat.from_dict({"text/plain": NOTE, "text/markdown": f"*{NOTE}*"})
     return output
+
+
+def _smaller(png: str) -> str:
+    """A picture in base64 as compact() leaves it; the given one where that is no smaller."""
+    buffer = io.BytesIO()
+    compact(Image.open(io.BytesIO(base64.b64decode(png)))).save(buffer, "PNG", optimize=True)
+    smaller = base64.b64encode(buffer.getvalue()).decode()
+    return smaller if len(smaller) < len(png) else png
 
 
 def _homeless(text: str) -> str:

@@ -47,15 +47,19 @@ def save_figure(fig: Figure, name: str, caption: str) -> Path:
         raise ValueError(f"The figure {name} has no caption: say in a sentence what it shows.")
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", facecolor="white")
-    picture = Image.open(buffer).convert("RGB")
-    indexed = picture.quantize(256, dither=Image.Dither.NONE)
-    change = np.abs(np.asarray(indexed.convert("RGB"), np.int16) - np.asarray(picture, np.int16))
     text = PngInfo()
     text.add_itxt("Description", " ".join(caption.split()))
-    small = indexed if change.max() <= 8 else picture
-    buffer = io.BytesIO()
-    small.save(buffer, format="PNG", optimize=True, pnginfo=text)
+    picture, buffer = compact(Image.open(buffer)), io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True, pnginfo=text)
     return env.write(profile().figures / f"{name}.png", buffer.getvalue())
+
+
+def compact(picture: Image.Image) -> Image.Image:
+    """The picture with 256 colours, where no pixel then differs by more than 8 of 255 levels."""
+    full = picture.convert("RGB")
+    indexed = full.quantize(256, dither=Image.Dither.NONE)
+    change = np.abs(np.asarray(indexed.convert("RGB"), np.int16) - np.asarray(full, np.int16))
+    return indexed if change.max() <= 8 else full
 
 
 def figure_files(name: str | None = None) -> list[Path]:
