@@ -38,6 +38,13 @@ METHODS = (
     "occlusion",
 )
 
+# enough to rank regions: an audit asks for hundreds of maps
+OPTIONS: dict[str, dict[str, Any]] = {
+    "smoothgrad": {"samples": 8},
+    "integrated_gradients": {"steps": 16},
+    "occlusion": {"grid": 4},
+}
+
 
 def fitting(subject: Subject, methods: Sequence[str] = METHODS) -> dict[str, str]:
     """{method: "" where it explains this model, else the reason why not}, tried on one image."""
@@ -48,7 +55,7 @@ def fitting(subject: Subject, methods: Sequence[str] = METHODS) -> dict[str, str
                 f"There is no method {name!r}: use some of {', '.join(explain.METHODS)}."
             )
         try:
-            explain.explain(subject.model, subject.images[:1], method=name)
+            maps_of(name, None)(subject.model, subject.images[:1], subject.preds[:1])
             reasons[name] = ""
         except (ValueError, RuntimeError) as error:
             reasons[name] = str(error).splitlines()[0]
@@ -59,7 +66,8 @@ def maps_of(method: str, chunk: int | None) -> Maps:
     """The method as a function of model, images and targets."""
 
     def run(model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return explain.explain(model, images, targets, method=method, chunk=chunk)
+        options = OPTIONS.get(method, {})
+        return explain.explain(model, images, targets, method=method, chunk=chunk, **options)
 
     return run
 
@@ -72,7 +80,7 @@ def _plan(subject: Subject, methods: Sequence[str], minutes: float) -> dict[str,
     times = {}
     for method in methods:
         begun = time.perf_counter()
-        explain.explain(subject.model, subject.images[:1], method=method)
+        maps_of(method, None)(subject.model, subject.images[:1], subject.preds[:1])
         times[method] = time.perf_counter() - begun
     forward = min(times.values()) / 2
     images, seconds = {}, {}
