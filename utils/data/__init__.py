@@ -6,7 +6,7 @@ from .copies import NearCopies, near_copies
 from .network import impatient, reachable
 from .photographs import photographs
 from .pixels import CORRUPTIONS, augment, blur, corrupt, preprocess, read_image
-from .sets import ImageSet, Splits
+from .sets import ImageSet, Splits, draw
 from .sources import SOURCES, fingerprint, load, splits
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "blur",
     "corrupt",
     "decoded",
+    "draw",
     "fingerprint",
     "impatient",
     "load",

@@ -18,8 +18,7 @@ import torch
 from pytorch_grad_cam.utils.model_targets import FinerWeightedTarget
 from torch import nn
 
-from ..models import Question, candidates, inner, layers
-from ..models.parts import UNORDERED
+from ..models import UNORDERED, Question, candidates, inner, layers
 
 SPECIAL = 16  # most special tokens (class, distillation, registers) before the patches
 Score = Callable[[torch.Tensor], torch.Tensor]  # logits (b, C) -> (b,)

@@ -1,6 +1,6 @@
 """Models: built or wrapped, what kind of Vision Transformer one is, and running them on images."""
 
-from .imagenet import imagenet, imagenet_classes
+from .imagenet import PACKAGE, imagenet, imagenet_classes
 from .inference import (
     CHUNK,
     Question,
@@ -13,7 +13,7 @@ from .inference import (
     prepare,
 )
 from .own import own, resolve
-from .parts import candidates, head, heads, kind, layers, new_head, outputs
+from .parts import UNORDERED, candidates, head, heads, kind, layers, new_head, outputs
 from .unwrap import inner, unwrapped
 from .wrap import wrap
 from .zoo import COURSE, IMAGENET, build, card, load_state
@@ -22,6 +22,8 @@ __all__ = [
     "CHUNK",
     "COURSE",
     "IMAGENET",
+    "PACKAGE",
+    "UNORDERED",
     "Question",
     "Targets",
     "as_targets",

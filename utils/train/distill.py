@@ -10,7 +10,6 @@ from torch import nn
 
 from .. import data, models
 from ..env import RUNS, profile, seed_everything
-from ..models.imagenet import PACKAGE
 from . import pretrain, probe, selfsup
 from .arithmetic import bfloat16_helps, quick_arithmetic
 from .recipes import Recipe, phase
@@ -204,7 +203,7 @@ def distil(arch: str, recipe: Recipe, command: str, start: str = "none") -> dict
         "data": f"{whole.source}, training images 5,000 to 49,999, without labels",
         "labels": "No CIFAR-10 label was used; "
         "the teacher learned from ImageNet's images and labels.",
-        "teacher": f"EfficientNet-Lite0 (ImageNet) from the package {PACKAGE}, at {SIZE} pixels",
+        "teacher": f"EfficientNet-Lite0 (ImageNet) from the package {models.PACKAGE}, at {SIZE} pixels",
         "probe_accuracy": after,
         "probe_accuracy_random_weights": before,
         "test_accuracy": after["4050"],

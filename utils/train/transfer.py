@@ -17,7 +17,7 @@ import numpy as np
 from torch import nn
 
 from .. import data, evaluate, models
-from ..data.sets import draw
+from ..data import draw
 from ..env import WEIGHTS, device, device_name, profile, seed_everything, write
 from . import probe
 from .arithmetic import bfloat16_helps, quick_arithmetic
