@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import nbformat
 import pytest
 from PIL import Image
 
@@ -41,7 +42,12 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like the repository whose notebook may be saved by JupyterLab."""
     root = tmp_path_factory.mktemp("course")
     (root / "notebooks").mkdir()
-    shutil.copy(env.ROOT / "notebooks" / NOTEBOOK, root / "notebooks")
+    notebook = nbformat.read(env.ROOT / "notebooks" / NOTEBOOK, 4)
+    for cell in notebook.cells:  # a page that JupyterLab shows whole: it hides what is far away
+        cell.pop("outputs", None)
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(notebook, root / "notebooks" / NOTEBOOK)
     (root / "utils").symlink_to(env.ROOT / "utils")
     return root
 

@@ -188,7 +188,7 @@ def test_what_does_not_need_a_failed_notebook_still_runs(
     folder = tmp_path / "n"
     for stem in ("02_finetune_resnet34", "12_explain_to_improve"):
         write_notebook(stem, "'fail'", folder=folder)
-    for stem in ("01_data", "03_finetune_vit", "05_gradcam", "15_report"):
+    for stem in ("01_data", "03_finetune_vit", "04_evaluation", "15_report"):
         write_notebook(stem, "1", folder=folder)
     with pytest.raises(RuntimeError) as caught:
         course.run_course("smoke", folder, tmp_path / "out")
