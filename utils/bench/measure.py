@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -86,25 +89,38 @@ class _OnlyTotal(nullcontext):
     parents = frozenset({"Global"})
 
 
+def _resident() -> int:
+    """Bytes of this process that lie in memory."""
+    return psutil.Process().memory_info().rss
+
+
+def _release() -> None:
+    """Give freed memory back to the system: reused, it would hide what the next call takes."""
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
+        if trim is not None:
+            trim(0)
+
+
 def memory(work: Work, device: torch.device) -> tuple[int, float]:
     """Bytes that one call holds at most beyond what was held before it, and its seconds.
 
-    On a CPU that is resident memory, looked at every two milliseconds; on a GPU what torch
-    allocates.
+    On a CPU that is resident memory, read every two milliseconds; on a GPU what torch allocates.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         took = seconds(work, device)
         return torch.cuda.max_memory_allocated() - before, took
-    resident = psutil.Process().memory_info
-    before = largest = resident().rss
+    _release()
+    before = largest = _resident()
     done = threading.Event()
 
     def watch() -> None:
         nonlocal largest
         while not done.wait(0.002):
-            largest = max(largest, resident().rss)
+            largest = max(largest, _resident())
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -113,4 +129,4 @@ def memory(work: Work, device: torch.device) -> tuple[int, float]:
     finally:
         done.set()
         watcher.join()
-    return max(largest, resident().rss) - before, took
+    return max(largest, _resident()) - before, took

@@ -1,7 +1,7 @@
 """The bench: every case runs at tiny size and keeps the contract of cpu.json; ratios are not judged."""
 
 import json
-import time
+import threading
 
 import pytest
 import torch
@@ -87,12 +87,24 @@ def test_flops_of_a_gradient_with_regard_to_the_input_are_counted():
     assert work == 2 * (2 * 2 * 3 * 5)  # forward, and the gradient of x
 
 
-def test_memory_is_what_a_call_holds_at_most():
-    def hold():
-        for _ in range(2):  # 80 MB at a time, long enough to be seen on a busy machine
-            kept = torch.ones(20_000_000)
-            time.sleep(0.3)
-            del kept
+def test_memory_is_what_a_call_holds_at_most(monkeypatch):
+    """Also in a heap with room for all of it, as the tests before this one may leave it."""
+    looked, resident = threading.Event(), measure._resident
 
+    def look() -> int:
+        looked.set()
+        return resident()
+
+    def hold() -> None:
+        kept = torch.ones(20_000_000)  # 80 MB
+        for _ in range(2):  # the first look may have begun before
+            looked.clear()
+            assert looked.wait(60)
+        del kept
+
+    monkeypatch.setattr(measure, "_resident", look)
+    torch.ones(7_000_000)  # once 28 MB are freed, glibc takes less than that from its heap
+    blocks = [torch.ones(2_500_000) for _ in range(13)]
+    del blocks[:-1]  # 120 MB are free and stay with the process
     held, seconds = measure.memory(hold, torch.device("cpu"))
     assert 60e6 < held < 150e6 and seconds > 0
