@@ -2,7 +2,8 @@
 
 from ..models import kind, layers
 from .gradients import BASELINES
-from .methods import METHODS, IGResult, Method, blur_region, explain, integrated_gradients
+from .methods import IGResult, blur_region, explain, integrated_gradients
+from .registry import METHODS, Method
 
 __all__ = [
     "BASELINES",

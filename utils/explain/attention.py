@@ -100,7 +100,7 @@ def collect(
     """
     if not len(images):
         raise ValueError("collect needs an image, and there is none.")
-    found = None
+    result = None
 
     def some(part: slice, _: int) -> torch.Tensor:
         taken = maps(model, prepare(model, images[part]), rows)
@@ -108,11 +108,11 @@ def collect(
 
     start = 0
     for made in per_chunk(some, len(images), chunk):
-        if found is None:
-            found = torch.empty(len(images), *made.shape[1:])
-        found[start : start + len(made)] = made
+        if result is None:
+            result = torch.empty(len(images), *made.shape[1:])
+        result[start : start + len(made)] = made
         start += len(made)
-    return found
+    return result
 
 
 def with_gradients(

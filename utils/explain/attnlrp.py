@@ -18,8 +18,8 @@ from timm.models.deit import VisionTransformerDistilled
 from torch import nn
 
 from ..models import Question, Targets, vit
-from .lrp import check_vit
 from .replay import ANY, as_question, checked, in_float32
+from .replay_vit import check_vit
 
 
 def _norm(norm: nn.Module, x: torch.Tensor) -> torch.Tensor:

@@ -1,21 +1,16 @@
 """Class activation maps: a layer's feature maps, weighted by what the score thinks of them.
 
-Grad-CAM is ours: one forward pass, and a backward pass that ends at the layer. The rest of the
-family is pytorch-grad-cam's: one adapter hands its classes our activations and gradients.
+Grad-CAM is ours: one forward pass, and a backward pass that ends at the layer. cam_library runs
+the rest of the family, pytorch-grad-cam's classes, on the same activations and gradients.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-import pytorch_grad_cam
 import torch
-from pytorch_grad_cam.utils.model_targets import FinerWeightedTarget
 from torch import nn
 
 from ..models import UNORDERED, Question, candidates, inner, layers
@@ -159,7 +154,7 @@ def _to_maps(model: nn.Module, name: str, x: torch.Tensor, output: torch.Tensor)
     return lambda t: t[:, special:].transpose(1, 2).unflatten(2, grid)
 
 
-def _maps(
+def maps_of(
     model: nn.Module, x: torch.Tensor, layer: str | None, score: Score | None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The layer's feature maps and the score's gradients there, float32 (b, channels, rows, columns)."""
@@ -184,81 +179,5 @@ def gradcam(
     model: nn.Module, x: torch.Tensor, question: Question, *, batch: int, layer: str | None
 ) -> torch.Tensor:
     """Grad-CAM (Selvaraju et al. 2017, eq. 1 and 2) at the layer's own resolution."""
-    activation, gradient = _maps(model, x, layer, question.score)
+    activation, gradient = maps_of(model, x, layer, question.score)
     return (gradient.mean((2, 3), keepdim=True) * activation).sum(1).relu()
-
-
-def _finer(question: Question, comparisons: int, alpha: float) -> Score:
-    """FinerCAM's score: the target's logit against its most similar classes, or the one given."""
-
-    def score(logits: torch.Tensor) -> torch.Tensor:
-        weights = question.weights(logits.detach())
-        scores = []
-        for row, weight in zip(logits, weights, strict=True):
-            target = int(weight.argmax())
-            others = [int(weight.argmin())] if question.against is not None else None
-            if others is None:
-                distance = (row.detach() - row[target].detach()).abs()
-                others = [c for c in distance.argsort().tolist() if c != target][:comparisons]
-            scores.append(
-                FinerWeightedTarget(target, others, alpha)(row) if others else row[target]
-            )
-        return torch.stack(scores)
-
-    return score
-
-
-def _each(question: Question, logits: torch.Tensor) -> list[Callable[[torch.Tensor], torch.Tensor]]:
-    """The question as pytorch-grad-cam wants it: for each image a function of its logits (C,)."""
-    weights = question.weights(logits)
-    return [lambda row, w=w: torch.where(w == 0, 0, row * w).sum() for w in weights]
-
-
-def library(
-    model: nn.Module,
-    x: torch.Tensor,
-    question: Question,
-    *,
-    batch: int,
-    cam: str,
-    layer: str | None,
-    gradient: bool = True,
-    comparisons: int = 3,
-    alpha: float = 1.0,
-) -> torch.Tensor:
-    """pytorch-grad-cam's class `cam` on our activations and gradients; its positive part.
-
-    Neither the model's parameters nor their gradients are touched, as the library's own forward
-    would. FinerCAM is the library's Grad-CAM of its FinerWeightedTarget.
-    """
-    score = None
-    if gradient:
-        score = _finer(question, comparisons, alpha) if cam == "FinerCAM" else question.score
-    activation, slopes = _maps(model, x, layer, score)
-    _, module = layer_of(model, layer)
-    peer = getattr(pytorch_grad_cam, "GradCAM" if cam == "FinerCAM" else cam)(model, [module])
-    peer.activations_and_grads.release()  # its hooks: what they would keep is handed over
-    peer.batch_size = batch
-    targets = None
-    if cam in ("ScoreCAM", "AblationCAM"):
-        with torch.no_grad():
-            targets = _each(question, model(x))
-    arrays = [None if t is None else t.cpu().numpy() for t in (activation, slopes)]
-    before = dict(_parents(model, module))
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):  # a progress bar for every image
-            heat = peer.get_cam_image(x, module, targets, *arrays, eigen_smooth=False)
-    finally:
-        for (parent, key), part in before.items():  # AblationCAM puts its own layer there
-            parent._modules[key] = part
-    return torch.from_numpy(np.float32(heat)).relu()
-
-
-def _parents(model: nn.Module, module: nn.Module) -> list[tuple[tuple[nn.Module, str], nn.Module]]:
-    """Every place where the module hangs in the model."""
-    return [
-        ((parent, key), part)
-        for parent in model.modules()
-        for key, part in parent.named_children()
-        if part is module
-    ]

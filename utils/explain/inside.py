@@ -16,8 +16,8 @@ from torch import nn
 
 from ..models import Question, Targets, vit
 from .attnlrp import frozen_read_out
-from .lrp import block_forward, check_vit, read_out
 from .replay import as_question, checked, in_float32
+from .replay_vit import block_forward, check_vit, read_out
 
 
 @dataclass(frozen=True)
