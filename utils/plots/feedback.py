@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from .maps import overlay, to_rgb
+from .maps import overlay
+from .pictures import to_rgb
 from .style import SMALL, check, draw, names_of, suptitle_of
 
 Estimate = tuple[float, float, float]  # mean, low, high

@@ -38,8 +38,9 @@ def plot_heads(
         ax.plot(number, values.mean(1), color="0.4", label="mean of the heads")
         every = np.repeat(number, values.shape[1])
         ax.plot(every, values.ravel(), "o", ms=5, color="C0", alpha=0.6, label="one head")
-        if (references or {}).get(name) is not None:
-            ax.axhline(references[name], ls="--", color="k", lw=1, label="all tokens alike")
+        level = (references or {}).get(name)
+        if level is not None:
+            ax.axhline(level, ls="--", color="k", lw=1, label="all tokens alike")
         ax.set(xlabel="block", ylabel=name, xticks=number)
         ax.legend(fontsize=SMALL)
     suptitle_of(figure, title)

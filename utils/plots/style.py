@@ -10,6 +10,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from functools import cache
+from typing import Any, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -154,6 +155,11 @@ def _letter(text: str) -> float:
     return max(0.55, 1.08 * font.get_width_height()[0] / 6400 / max(1, len(text)))
 
 
+def _inches(ax: Axes) -> float:
+    """The width of the panel's figure."""
+    return cast(Figure, ax.figure).get_figwidth()
+
+
 def suptitle_of(figure: Figure, text: str) -> None:
     """A title over the whole figure, in lines that fit it."""
     figure.suptitle(wrapped(text, figure.get_figwidth(), plt.rcParams["figure.titlesize"]))
@@ -161,14 +167,15 @@ def suptitle_of(figure: Figure, text: str) -> None:
 
 def title_of(ax: Axes, text: str) -> None:
     """The title of a panel that fills its figure; the tick labels at its left push it aside."""
-    ax.set_title(wrapped(text, 0.75 * ax.figure.get_figwidth(), plt.rcParams["axes.titlesize"]))
+    ax.set_title(wrapped(text, 0.75 * _inches(ax), plt.rcParams["axes.titlesize"]))
 
 
-def draw(ax: Axes, picture: np.ndarray, title: str = "", **options: object) -> None:
+def draw(ax: Axes, picture: np.ndarray, title: str = "", **options: Any) -> None:
     """A picture without axes; a title of more than MOST_LINES lines ends in an ellipsis."""
     ax.imshow(picture, **options)
     ax.set(xticks=[], yticks=[])
-    inches = 0.9 * ax.figure.get_figwidth() / ax.get_gridspec().ncols
+    gridspec = ax.get_gridspec()
+    inches = 0.9 * _inches(ax) / (gridspec.ncols if gridspec else 1)
     lines = wrapped(title, inches, SMALL).split("\n")
     if len(lines) > MOST_LINES:
         lines = [*lines[: MOST_LINES - 1], lines[MOST_LINES - 1][:-1] + "…"]
