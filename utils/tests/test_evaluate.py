@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from sklearn import metrics as sk
 from torch import nn
 
-from utils import evaluate
+from utils import evaluate, scoring
 from utils.data import ImageSet
 from utils.evaluate import Predictions
 
@@ -396,7 +396,7 @@ def test_areas_equal_scikit_learns_with_ties_and_weights():
     rng = np.random.default_rng(0)
     positive, score = rng.random(80) < 0.3, rng.integers(0, 9, 80) / 9
     weights = rng.multinomial(80, [1 / 80] * 80, 5)
-    for row, area in zip(weights, evaluate._auc(positive, score, weights), strict=True):
+    for row, area in zip(weights, scoring.auc(positive, score, weights), strict=True):
         drawn = np.repeat(np.arange(80), row)
         assert area == pytest.approx(sk.roc_auc_score(positive[drawn], score[drawn]))
 
