@@ -1,6 +1,7 @@
 """The page of `make app`: says at once what is being prepared, then shows the panel.
 
-Nothing heavy is imported before the page is there: the libraries are a step of the preparation.
+It stands above the explorer, whose models and numbers it brings together. Nothing heavy is imported
+before the page is there: the libraries are a step of the preparation.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import ipywidgets as W
 from IPython.display import display
 
 if TYPE_CHECKING:
-    from .panel import Panel
+    from .explorer import Panel
 
 N_IMAGES = 500  # test images to choose from
 SMOKE_IMAGES = 50
@@ -83,11 +84,9 @@ class Lines(io.TextIOBase):
 def prepare(step: Callable[[str], None]) -> Panel:
     """Images, models and panel of the course; step() is told what comes next."""
     step("Loading the libraries")
-    from .. import data, env, train
-    from ..report import load_results
-    from .panel import Panel
-    from .photos import photographs
-    from .state import Exhibit, Explorer
+    from . import data, env, train
+    from .explorer import Exhibit, Explorer, Panel, photographs
+    from .report import load_results
 
     profile = env.profile()
     sets: dict[str, data.ImageSet | Exhibit] = {}

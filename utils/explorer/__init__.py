@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from .controls import OWN
     from .panel import Panel
     from .photos import photographs
-    from .state import KEPT, RUNNER_UP, Answer, Exhibit, Explorer, Stale, View
+    from .state import KEPT, Explorer
+    from .views import RUNNER_UP, Answer, Exhibit, View
+    from .watch import Stale
 
 __all__ = [
     "KEPT",
@@ -27,10 +29,17 @@ __all__ = [
     "View",
     "photographs",
 ]
-_PLACES = {"OWN": "controls", "Panel": "panel", "photographs": "photos"}
+_PLACES = {
+    "KEPT": "state",
+    "OWN": "controls",
+    "Explorer": "state",
+    "Panel": "panel",
+    "Stale": "watch",
+    "photographs": "photos",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_PLACES.get(name, 'state')}", __name__), name)
+    return getattr(import_module(f".{_PLACES.get(name, 'views')}", __name__), name)

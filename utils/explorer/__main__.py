@@ -13,7 +13,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PORT = 8866
 LIMIT_MB = 256  # of one upload, as in the template; servers themselves allow only 10 MB
-CELL = f"from {__package__}.app import serve\npage = serve()"
+CELL = f"from {__package__.partition('.')[0]}.app import serve\npage = serve()"
 
 
 def free_port(first: int = PORT) -> int:
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m utils.explorer", description=__doc__)
     parser.add_argument("--port", type=int, help=f"by default the first free one from {PORT} on")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
-    chosen = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([before] if before else [])])
     try:
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
             notebook = Path(folder) / "Explorer.ipynb"
             cells = [nbformat.v4.new_code_cell(CELL)]
             nbformat.write(nbformat.v4.new_notebook(cells=cells), notebook)
-            serve(chosen.port or free_port(), not chosen.no_browser, notebook)
+            serve(options.port or free_port(), not options.no_browser, notebook)
     except KeyboardInterrupt:
         pass
     print("\nThe explorer has stopped; `make app` starts it again.")

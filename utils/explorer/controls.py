@@ -10,7 +10,7 @@ from typing import Any
 import ipywidgets as W
 
 from ..explain import BASELINES
-from .state import RUNNER_UP
+from .views import RUNNER_UP
 
 OWN = "own images"
 WHICH, WHY, HOW = "which image", "which explanation", "how it is drawn"

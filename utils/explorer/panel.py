@@ -11,22 +11,18 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import ipywidgets as W
-
 from ..data import ImageSet
-from ..explain import METHODS, kind, layers
+from ..explain import METHODS
 from ..widgets import png, uploads
-from .controls import GROUPS, OWN, TABLE, Situation, build_knobs, limit, offer, reach, show_only
+from .board import Board
+from .fitting import UNKNOWN, compares, fit, options_of
 from .own import checked, state_of, typed_path
-from .state import RUNNER_UP, Answer, Exhibit, Explorer, Stale, View, always
-from .style import CSS
-
-FIRST = "gradcam"  # the method that shows photographs first
-UNKNOWN = "-"  # for a setting that cannot be chosen
-LOOK_ALIKE = ("attention",)  # names that begin so: the same map for every class
+from .state import Explorer
+from .views import Answer, Exhibit, View
+from .watch import Stale, always
 
 
-class Panel:
+class Panel(Board):
     """Every control of the explorer around one picture; `.box` is the widget to display.
 
     sets: what "images" offers, {title: image set for the explorer's models, or an Exhibit with
@@ -36,6 +32,7 @@ class Panel:
     """
 
     def __init__(self, explorer: Explorer, sets: Mapping[str, ImageSet | Exhibit]) -> None:
+        super().__init__(list(sets))
         self.explorer, self.sets = explorer, dict(sets)
         self._models = dict(explorer.models)  # of sets that bring none
         self._ticket, self._muted = 0, False
@@ -47,45 +44,15 @@ class Panel:
         self.list: list[int] = []
         self._loads = 0  # under way in the worker
         self._task: asyncio.Task | None = None
-        self._first_set = next(iter(self.sets.values()), None)
-        self._build()
-        self._ask(now=True)
-
-    def _build(self) -> None:
-        self.knobs = build_knobs()
-        self.knobs["images"].options = [*self.sets, OWN]
-        self.knobs["images"].value = next(iter(self.sets), OWN)
+        self._photographs_first = isinstance(next(iter(self.sets.values()), None), Exhibit)
         for knob in self.knobs.values():
             knob.observe(self._changed, names="value")
-        self.upload = W.FileUpload(accept="image/*", multiple=True, description="upload images")
-        self.path = W.Text(
-            description="or a path", continuous_update=False, placeholder="photos/cat.jpg"
-        )
-        self.path.style.description_width = "92px"
         self.upload.observe(lambda change: self._uploaded(change["new"]), names="value")
         self.path.observe(lambda _: self._typed(), names="value")
         self.path.on_msg(self._entered)
-        self.picture = W.Image(format="png", layout=W.Layout(width="100%", max_width="760px"))
-        self.status, self.numbers = W.Label(""), W.HTML("")
-        for name in ("picture", "status", "upload", "path", "numbers"):
-            getattr(self, name).add_class(f"explorer-{name}")
-        columns = []
-        for group in GROUPS:
-            rows = [self.knobs[control.name] for control in TABLE if control.group == group]
-            columns.append(W.VBox([W.HTML(f"<b>{group}</b>"), *rows]))
-        columns[0].children += (self.upload, self.path)
-        controls, shown = W.VBox(columns), W.VBox([self.status, self.picture, self.numbers])
-        controls.add_class("explorer-controls")
-        shown.add_class("explorer-shown")
-        self.box = W.HBox([W.HTML(f"<style>{CSS}</style>"), controls, shown])
-        self.box.add_class("explorer")
+        self._ask(now=True)
 
     # ------------------------------------------------------------ from controls to a view
-
-    @property
-    def own(self) -> bool:
-        """Whether one's own images are chosen."""
-        return self.knobs["images"].value == OWN
 
     def view(self) -> View:
         """What the controls ask for. Raises ValueError if no image passes the filter."""
@@ -94,7 +61,7 @@ class Panel:
         if not self.list:
             raise ValueError("No image passes this filter: widen it.")
         k = {name: knob.value for name, knob in self.knobs.items()}
-        options = {n: k[n] for n in self._options(k["method"])}
+        options = {n: k[n] for n in options_of(self.explorer, self.knobs)}
         if "block" in options:  # people count blocks and heads from 1; head 0 is the mean
             options |= {
                 "block": options["block"] - 1,
@@ -112,79 +79,18 @@ class Panel:
             k["colour_scale"] == "shared",
             k["region"],
             (top, left, bottom, right),
-            k["against"] if self._compares(k["method"]) else None,
+            k["against"] if compares(k["method"]) else None,
         )
 
-    def _options(self, method: str) -> list[str]:
-        """The method's options that these models have in common and a control stands for."""
-        models = [self.explorer.models[title] for title in self.knobs["models"].value]
-        usable = {"layer": len(models) == 1, "start_layer": all(kind(m) == "vit" for m in models)}
-        return [n for n in METHODS[method].options if n in self.knobs and usable.get(n, True)]
-
-    @staticmethod
-    def _compares(method: str) -> bool:
-        return not method.startswith(LOOK_ALIKE)
-
     def _fit(self) -> None:
-        """Offer only what fits the rest: models, methods, layers and images; hide the others."""
+        """Let the controls offer what fits the models, the images and each other."""
         self._muted = True
         try:
-            k, explorer = self.knobs, self.explorer
-            titles = list(explorer.models)
-            both = [(" and ".join(titles), tuple(titles))] if len(titles) > 1 else []
-            offer(k["models"], [*((t, (t,)) for t in titles), *both])
-            classes = [(name, c) for c, name in enumerate(explorer.classes)]
-            for name in ("true_class", "predicted_class"):
-                offer(k[name], [("any class", None), *classes])
-            offer(k["target"], [("predicted", None), *classes])
-            offer(k["against"], [("nothing", None), ("the runner-up", RUNNER_UP), *classes])
-            methods = explorer.methods(k["models"].value)
-            first = k["method"].value == UNKNOWN
-            offer(k["method"], [(METHODS[m].title, m) for m in methods])
-            if first and FIRST in methods and isinstance(self._first_set, Exhibit):
-                k["method"].value = FIRST
-            self._fit_options()
-            self.list = explorer.kept(
-                k["models"].value,
-                k["answers"].value,
-                k["true_class"].value,
-                k["predicted_class"].value,
-                k["confidence"].value,
-            )
-            limit(k["image"], len(self.list) - 1)
-            for name, size in zip(("rows", "columns"), explorer.images.shape[-2:], strict=True):
-                reach(k[name], size)
-            method = k["method"].value
-            now = Situation(
-                frozenset(self._options(method)),
-                self.own,
-                k["region"].value != "none",
-                len(titles) > 1,
-                self._compares(method),
-            )
-            show_only(k, now)
+            self.list = fit(self.explorer, self.knobs, self.own, self._photographs_first)
             for widget in (self.upload, self.path):
                 widget.layout.display = "" if self.own else "none"
         finally:
             self._muted = False
-
-    def _fit_options(self) -> None:
-        """Layers, blocks and heads of the chosen models, where the method asks for them."""
-        k = self.knobs
-        models = [self.explorer.models[title] for title in k["models"].value]
-        options = self._options(k["method"].value)
-        if "layer" in options:
-            try:
-                names = layers(models[0])
-            except ValueError:  # not known for this model: the method itself says what to do
-                names = []
-            offer(k["layer"], names or [UNKNOWN], last=True)
-        if {"block", "start_layer"} & set(options):
-            depth = min(len(m.blocks) for m in models)
-            limit(k["start_layer"], depth - 1)
-            limit(k["block"], depth, 1, jump=True)
-        if "head" in options:
-            limit(k["head"], min(m.blocks[0].attn.num_heads for m in models))
 
     # ------------------------------------------------------------ what happens to the controls
 

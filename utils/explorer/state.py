@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,69 +20,10 @@ from torch import nn
 from .. import data, evaluate, explain, plots
 from ..data import ImageSet
 from ..models import logits_of
+from .views import CHANGES, OWN_SIDE, RUNNER_UP, Answer, Shown, View
+from .watch import always, silent, watched
 
 KEPT = 256  # maps kept, at most
-OWN_SIDE = 256  # pixels: photographs of one's own are cut to this square
-RUNNER_UP = -1  # as `against`: the most probable class other than the target
-CHANGES = {"none": "as it is", "blur": "blurred", "erase": "erased"}
-
-
-class Stale(Exception):
-    """A newer question has come: what was being computed is not wanted any more."""
-
-
-def always() -> bool:
-    """For computations that nobody interrupts."""
-    return True
-
-
-def silent(_: int) -> None:
-    """For computations that nobody watches."""
-
-
-@dataclass(frozen=True)
-class View:
-    """One question to the models. None stands for the method's own default."""
-
-    image: int = 0  # index into the image set
-    models: tuple[str, ...] = ()
-    method: str = "gradcam"
-    options: tuple[tuple[str, Any], ...] = ()  # the method's, as sorted pairs
-    target: int | None = None  # None: what each model predicts for the unchanged image
-    strength: float = 0.75  # of the overlay, 0..1
-    shared: bool = False  # one colour scale for all maps of a model; two models have no common unit
-    change: str = "none"  # a key of CHANGES
-    box: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, left, bottom, right; end exclusive
-    against: int | None = None  # a class, or RUNNER_UP: why the target rather than this class?
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What one model computes for one image."""
-
-    heatmap: torch.Tensor  # float32 (h, w)
-    probabilities: torch.Tensor  # (C,)
-    target: int
-    against: int | None = None
-
-
-@dataclass(frozen=True)
-class Exhibit:
-    """Images, and the models that are asked about them: all know the same classes."""
-
-    models: Mapping[str, nn.Module]  # by title
-    images: ImageSet
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What the explorer looks at now; replaced as a whole, never changed."""
-
-    models: Mapping[str, nn.Module]
-    images: torch.Tensor  # uint8 (N, 3, h, w)
-    labels: torch.Tensor | None  # (N,), None for one's own photographs
-    classes: tuple[str, ...]
-    preds: Mapping[str, evaluate.Predictions]
 
 
 class Explorer:
@@ -137,7 +78,7 @@ class Explorer:
         models = dict(self.shown.models if models is None else models)
         with self._lock, ExitStack() as stack:
             for model in models.values():
-                stack.enter_context(_watched(model, wanted, silent))
+                stack.enter_context(watched(model, wanted, silent))
             preds = {title: evaluate.predict(model, image_set) for title, model in models.items()}
         self.shown = Shown(models, image_set.images, image_set.labels, image_set.classes, preds)
         self._answers.clear()
@@ -150,7 +91,7 @@ class Explorer:
         images = torch.stack([data.read_image(source, OWN_SIDE) for source in sources])
         preds = {}
         for title, model in self.shown.models.items():
-            with self._lock, _watched(model, wanted, silent):
+            with self._lock, watched(model, wanted, silent):
                 logits = logits_of(model, images)
             preds[title] = evaluate.Predictions(logits, logits.argmax(1), self.shown.classes)
         self.shown = Shown(self.shown.models, images, None, self.shown.classes, preds)
@@ -204,7 +145,7 @@ class Explorer:
         """
         result = {}
         for title in view.models:
-            with self._lock, _watched(self.shown.models[title], wanted, progress):
+            with self._lock, watched(self.shown.models[title], wanted, progress):
                 first = self._answer(title, replace(view, change="none"), view.target, view.against)
                 changed = []
                 if view.change != "none":  # the same question as before the change
@@ -309,29 +250,3 @@ class Explorer:
             }
             result[title] = {k: v for k, v in measured.items() if not k.endswith(("_low", "_high"))}
         return {title: values for title, values in result.items() if values}
-
-
-@contextmanager
-def _watched(
-    model: nn.Module, wanted: Callable[[], bool], progress: Callable[[int], None]
-) -> Iterator[None]:
-    """Counts the model's forward passes in this thread; stops before the next when not wanted.
-
-    Other threads may use the model meanwhile: the hook leaves them alone.
-    """
-    passes, owner = 0, threading.get_ident()
-
-    def before(*_: object) -> None:
-        nonlocal passes
-        if threading.get_ident() != owner:
-            return
-        if not wanted():
-            raise Stale
-        passes += 1
-        progress(passes)
-
-    hook = model.register_forward_pre_hook(before)
-    try:
-        yield
-    finally:
-        hook.remove()

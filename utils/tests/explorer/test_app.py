@@ -10,9 +10,8 @@ from types import SimpleNamespace
 import ipywidgets as W
 import pytest
 
-from utils import env
+from utils import app, env
 from utils.explorer import __main__ as command
-from utils.explorer import app
 
 
 def run(build: object) -> app.Page:
@@ -27,7 +26,7 @@ def run(build: object) -> app.Page:
 
 def test_the_page_needs_no_torch() -> None:
     """It is shown before the libraries are loaded; the server never loads them."""
-    code = "import sys, utils.explorer.app, utils.explorer.__main__; print('torch' in sys.modules)"
+    code = "import sys, utils.app, utils.explorer.__main__; print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=env.ROOT, capture_output=True, text=True, check=True
     )

@@ -218,7 +218,7 @@ def test_the_newest_question_wins(panel: Panel, monkeypatch: pytest.MonkeyPatch)
 
     def slow(model: torch.nn.Module, x: torch.Tensor, *rest: object, **options: object):
         try:
-            for _ in range(200):
+            for _ in range(2000):
                 model(x)
                 time.sleep(0.01)
         except Stale:
@@ -231,13 +231,11 @@ def test_the_newest_question_wins(panel: Panel, monkeypatch: pytest.MonkeyPatch)
 
     async def session() -> None:
         panel.knobs["method"].value = "smoothgrad"
-        await asyncio.sleep(0.3)
-        assert "forward passes" in panel.status.value  # progress is told
+        while "forward passes" not in panel.status.value:  # progress is shown
+            assert not panel._task.done()
+            await asyncio.sleep(0.02)
         panel.knobs["method"].value = "saliency"
-        for _ in range(100):
-            await asyncio.sleep(0.05)
-            if "Saliency" in panel.status.value:
-                break
+        await settled(panel)
 
     asyncio.run(session())
     assert gave_up.is_set() and "Saliency" in panel.status.value
