@@ -74,11 +74,11 @@ def _step_flops(model: nn.Module, batch: int, device: torch.device) -> float:
 
 def _train(kind: str, tiny: bool) -> dict:
     """The recipe in this process; what a parent wants to know of it."""
-    chosen, device = _size(tiny), env.device()
-    arch = chosen.vit if kind == "vit" else chosen.cnn
+    profile, device = _size(tiny), env.device()
+    arch = profile.vit if kind == "vit" else profile.cnn
     recipe = RECIPES["smoke" if tiny else "paper", kind]
-    parts = data.splits(chosen)
-    env.seed_everything(chosen.seed)
+    parts = data.splits(profile)
+    env.seed_everything(profile.seed)
     model = _model(arch, len(parts.train.classes))
     histories = []
     with tempfile.TemporaryDirectory() as folder:
@@ -117,15 +117,18 @@ def recipe(device: torch.device, tiny: bool, kind: str) -> list[Entry]:
     wall = time.perf_counter() - begun
     if done.returncode:
         raise RuntimeError(f"Training the {kind} failed: {done.stderr.strip().splitlines()[-1]}")
-    told = json.loads(done.stdout.strip().splitlines()[-1])
+    measured = json.loads(done.stdout.strip().splitlines()[-1])
     limit, share = LIMITS[kind]
-    facts = {key: told[key] for key in ("arch", "weights", "data", "accuracy")}
-    facts |= {"images_per_second": told["images"] / told["seconds"], "peak_mb": told["bytes"] / 1e6}
+    facts = {key: measured[key] for key in ("arch", "weights", "data", "accuracy")}
+    facts |= {
+        "images_per_second": measured["images"] / measured["seconds"],
+        "peak_mb": measured["bytes"] / 1e6,
+    }
     speed, top = (
-        told["flops"] * told["images"] / told["seconds"],
+        measured["flops"] * measured["images"] / measured["seconds"],
         peak(device, 512 if tiny else 8192),
     )
-    what = f"{told['arch']}, paper recipe, {told['images']:,} images seen"
+    what = f"{measured['arch']}, paper recipe, {measured['images']:,} images seen"
     return [
         measure.entry(
             f"{kind}_recipe", f"{what}: seconds in a fresh process", [(wall, limit)], 1, False
@@ -159,15 +162,15 @@ def _work(name: str, model: nn.Module) -> Callable[[torch.Tensor], object]:
 
 def explaining(device: torch.device, tiny: bool, name: str) -> list[Entry]:
     """One explanation of the test set by the ViT: seconds and peak memory."""
-    chosen = _size(tiny)
-    images = data.splits(chosen).test.images
-    model = _model(chosen.vit, 10).to(device)
+    profile = _size(tiny)
+    images = data.splits(profile).test.images
+    model = _model(profile.vit, 10).to(device)
     work = _work(name, model)
     work(images[:2])
     held, took = measure.memory(lambda: work(images), device)
-    what = f"{name} of {len(images):,} images at {model.input_size} px, {chosen.vit}"
+    what = f"{name} of {len(images):,} images at {model.input_size} px, {profile.vit}"
     facts = {
-        "arch": chosen.vit,
+        "arch": profile.vit,
         "weights": model.provenance,
         "peak_mb": held / 1e6,
     }

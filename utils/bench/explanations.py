@@ -1,0 +1,158 @@
+"""Explanations beside peers and beside plain forward and backward passes: time, memory, operations."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import torch
+from captum.attr import IntegratedGradients
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+from .. import data, explain, models
+from ..explain import attention, cams, gradients, lrp
+from ..models import Question
+from . import measure
+from .alone import fresh, here, model_of
+from .measure import Entry
+
+
+def gradcam(device: torch.device, tiny: bool) -> list[Entry]:
+    arch = "resnet34" if device.type == "cuda" else "resnet34_slim"
+    model, x, targets = model_of(arch, device, 2 if tiny else 32)
+    # a fresh network's maps are so faint that the 1e-7 in the peer's scaling counts
+    models.head(model).weight.data.mul_(1e5)
+    cam, wanted = (
+        GradCAM(model, [model.layer4[-1]]),
+        [ClassifierOutputTarget(t) for t in targets.tolist()],
+    )
+    ours = partial(cams.gradcam, model, x, Question(targets), batch=len(x), layer=None)
+    times = 1 if tiny else 5
+
+    def plain() -> None:
+        with torch.no_grad():
+            model(x)
+
+    def singly() -> np.ndarray:
+        return np.concatenate([cam(x[i : i + 1], wanted[i : i + 1]) for i in range(len(x))])
+
+    forward = measure.compare(ours, plain, device, times)
+    single = measure.compare(ours, singly, device, times)
+    batch = measure.compare(ours, lambda: cam(x, wanted), device, times)
+    mine = torch.nn.functional.interpolate(ours()[:, None], x.shape[-2:], mode="bilinear")[
+        :, 0
+    ].cpu()
+    mine = mine - mine.amin((1, 2), True)
+    mine = mine / (mine.amax((1, 2), True) + 1e-7)
+    difference = (mine - torch.from_numpy(singly())).abs().max().item()
+    what = f"{arch} at {x.shape[-1]} px, {len(x)} images, against"
+    return [
+        measure.entry(
+            "gradcam_single",
+            f"{what} pytorch-grad-cam one at a time",
+            single,
+            8,
+            True,
+            difference=(difference, 1e-4),
+        ),
+        measure.entry(
+            "gradcam_batch",
+            f"{what} pytorch-grad-cam in one batch",
+            batch,
+            2.5,
+            True,
+            difference=(difference, 1e-4),
+        ),
+        measure.entry("gradcam_forward", f"{what} a plain forward pass", forward, 1.15, False),
+    ]
+
+
+def ig_memory(device: torch.device, tiny: bool) -> list[Entry]:
+    measured = here if tiny else fresh
+    sizes = [(1, 2), (1, 4), (2, 2)] if tiny else [(8, 50), (8, 200), (64, 50)]
+    short, long, many = (measured("ig", n, steps, device) for n, steps in sizes)
+    each = [
+        case["seconds"] / (n * s) for case, (n, s) in zip((short, long, many), sizes, strict=True)
+    ]
+    model, x, targets = model_of("vit_mini", device, 2)
+    black = gradients.baseline_of(model, x, "black")
+    whole = IntegratedGradients(model).attribute(x, black, target=targets, n_steps=8).sum(1)
+    options = dict(steps=8, baseline="black")
+    ours = gradients.path_integral(model, x, Question(targets), batch=4, **options)[0]
+    also = dict(
+        difference=((whole - ours).abs().max().item(), 1e-5),
+        time_per_step=(max(each) / min(each), 1.1),
+    )
+    mega = [case["bytes"] / 1e6 for case in (short, long, many)]
+    return [
+        measure.entry(
+            "ig_memory_steps",
+            f"vit_mini, {sizes[1][1]} steps against {sizes[0][1]}",
+            [(mega[1], mega[0])],
+            1.1,
+            False,
+            "MB",
+            **also,
+        ),
+        measure.entry(
+            "ig_memory_images",
+            f"vit_mini, {sizes[2][0]} images against {sizes[0][0]}",
+            [(mega[2], mega[0])],
+            1.1,
+            False,
+            "MB",
+        ),
+    ]
+
+
+def ig_adaptive(device: torch.device, tiny: bool) -> list[Entry]:
+    model = models.build("vit_mini", 10, "course", keep_head=True).to(device)
+    images = (
+        data.load("shapes10" if tiny else "auto", "test").images[: 2 if tiny else 16].contiguous()
+    )
+    kept: dict[str, torch.Tensor] = {}
+
+    def run(name: str, steps: int | None) -> None:
+        result = explain.integrated_gradients(model, images, steps=steps)
+        kept[name] = result.completeness_error <= gradients.TOLERANCE * result.difference.abs()
+
+    full = 8 if tiny else 200
+    pair = (
+        measure.seconds(lambda: run("adaptive", None), device),
+        measure.seconds(lambda: run("fixed", full), device),
+    )
+    lost = (kept["fixed"].float().mean() - kept["adaptive"].float().mean()).item()
+    what = f"vit_mini, {len(images)} images, steps until completeness is met against {full} for all"
+    return [measure.entry("ig_adaptive", what, [pair], 1.5, True, share_less_complete=(lost, 0))]
+
+
+def lrp_(device: torch.device, tiny: bool, batch: int) -> list[Entry]:
+    arch = (
+        "vit_base_patch16_224" if batch == 1 or device.type == "cuda" else "vit_small_patch16_224"
+    )
+    model, x, targets = model_of("vit_mini" if tiny else arch, device, batch)
+    ours = partial(lrp.transformer_attribution, model, x, targets)
+    peer = partial(gradients.saliency, model, x, Question(targets), batch=len(x))
+    top = 2.5 if batch == 1 else 3.0
+    flops = measure.flops(ours) / measure.flops(peer)
+    pairs = measure.compare(ours, peer, device, 1 if tiny else 3)
+    what = f"{'vit_mini' if tiny else arch}, batch {batch}, against forward and input gradient"
+    return [measure.entry(f"lrp_b{batch}", what, pairs, top, False, flops=(flops, top))]
+
+
+def attention_(device: torch.device, tiny: bool) -> list[Entry]:
+    arch = "vit_mini" if tiny else "vit_base_patch16_224"
+    model, x, _ = model_of(arch, device, 2)
+
+    def plain() -> None:
+        with torch.no_grad():
+            model(x)
+
+    pairs = measure.compare(lambda: attention.maps(model, x), plain, device, 1 if tiny else 5)
+    sizes, measured = ((2, 4), here) if tiny else ((100, 5000), fresh)
+    less, more = (measured("iav", n, 1, device) for n in sizes)
+    linear = more["seconds"] / sizes[1] / (less["seconds"] / sizes[0])
+    what = f"{arch}, batch {len(x)}, against a plain forward; memory and time of IA-scores: vit_mini, {sizes[1]} images against {sizes[0]}"
+    also = dict(memory=(more["bytes"] / less["bytes"], 1.5), time_per_image=(linear, 1.1))
+    return [measure.entry("attention", what, pairs, 1.15, False, **also)]
