@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -22,3 +23,16 @@ def empty(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
         monkeypatch.setattr(kind, "url", "http://no-such-host.invalid/cifar.tar.gz")
     monkeypatch.setattr(pairs, "PETS_URL", "http://no-such-host.invalid/pets.tar.gz")
     return folder
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What urllib has been asked to open since the test began."""
+    opened, urlopen = [], urllib.request.urlopen
+
+    def counted(request: object, **options: object) -> object:
+        opened.append(request)
+        return urlopen(request, **options)
+
+    monkeypatch.setattr(urllib.request, "urlopen", counted)
+    return opened

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import socket
 import threading
-import time
 from hashlib import md5
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -61,17 +60,14 @@ def test_auto_falls_back_to_shapes_and_says_so(empty, capsys):
         data.load("cifar10")
 
 
-def test_silent_network_is_given_up_within_10_seconds_for_both_splits(empty, monkeypatch, capsys):
+def test_a_silent_network_is_asked_once_for_both_splits(empty, monkeypatch, requests):
+    monkeypatch.setattr(network, "PATIENCE", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as mute:  # accepts, and never answers
         monkeypatch.setattr(
             CIFAR10, "url", f"http://127.0.0.1:{mute.getsockname()[1]}/cifar.tar.gz"
         )
-        data.load("shapes10"), data.load("shapes10", "test")  # the drawing is not what is timed
-        begun = time.monotonic()
         parts = data.splits(env.replace(PROFILE, source="auto"))
-        took = time.monotonic() - begun
-    assert parts.train.source == parts.test.source == "Shapes-10"
-    assert network.PATIENCE - 1 < took < 10
+    assert parts.train.source == parts.test.source == "Shapes-10" and len(requests) == 1
 
 
 def test_download_that_stalls_is_given_up(empty, monkeypatch, capsys):
@@ -84,22 +80,20 @@ def test_download_that_stalls_is_given_up(empty, monkeypatch, capsys):
             self.send_response(200)
             self.send_header("Content-Length", "1000000")
             self.end_headers()
-            done.wait(20)
+            given_up.append(done.wait(60))
 
         def log_message(self, *arguments):
             pass
 
-    done = threading.Event()
+    done, given_up = threading.Event(), []
     monkeypatch.setattr(network, "PATIENCE", 0.5)
     with HTTPServer(("127.0.0.1", 0), Stall) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.server_port}/cifar.tar.gz")
-        data.load("shapes10")  # the drawing is not what is timed
-        begun = time.monotonic()
         assert data.load("auto").source == "Shapes-10"
-        assert time.monotonic() - begun < 8
         done.set()
         server.shutdown()
+    assert given_up and all(given_up)  # while the server was still keeping it waiting
     assert "The CIFAR-10 download failed" in capsys.readouterr().out
 
 

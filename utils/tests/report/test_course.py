@@ -208,13 +208,15 @@ def test_notebooks_begin_when_what_they_need_is_done(
     write_notebook: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, events, lock = tmp_path / "n", [], threading.Lock()
+    first = threading.Barrier(2)  # the two that need nothing run at the same time
     for stem in ("01_data", "02_finetune_resnet34", "03_finetune_vit", "04_evaluation", "15_x"):
         write_notebook(stem, "1", folder=folder)
 
     def slow(run: Run, target: Path, settings: dict[str, str]) -> None:
         with lock:
             events.append(("begins", run.file.stem))
-        time.sleep(0.3)
+        if run.file.stem in ("01_data", "02_finetune_resnet34"):
+            first.wait(60)
         with lock:
             events.append(("ends", run.file.stem))
 
@@ -246,10 +248,10 @@ def test_ctrl_c_is_one_sentence_and_ends_the_kernels(tmp_path: Path, write_noteb
     )
     pids, begun = tmp_path / "n" / "pid", time.monotonic()
     while not pids.exists() or len(pids.read_text().split()) < 2:
-        assert time.monotonic() - begun < 90 and process.poll() is None
+        assert time.monotonic() - begun < 300 and process.poll() is None
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    errors = process.communicate(timeout=30)[1]
+    errors = process.communicate(timeout=120)[1]
     assert process.returncode == 130
     last = errors.strip().splitlines()[-1]
     assert last == (
