@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,8 +99,10 @@ def _slug(source: str) -> str:
     return f"{name or 'folder'}-{hashlib.sha256(place.encode()).hexdigest()[:6]}"
 
 
-_SLIM = dict(cnn="resnet34_slim", vit="vit_mini", baseline="alexnet_slim")
-_HUB = dict(cnn="resnet34", vit="vit_base_patch16_224.augreg_in21k", baseline="alexnet")
+_SLIM: dict[str, Any] = dict(cnn="resnet34_slim", vit="vit_mini", baseline="alexnet_slim")
+_HUB: dict[str, Any] = dict(
+    cnn="resnet34", vit="vit_base_patch16_224.augreg_in21k", baseline="alexnet"
+)
 PROFILES = {
     "smoke": Profile("smoke", "shapes10", 120, 30, 50, **_SLIM),
     "demo": Profile("demo", "auto", 4050, 450, 2500, **_SLIM),
@@ -121,8 +124,8 @@ def profile(name: str | None = None) -> Profile:
         raise ValueError(
             f"There is no profile {name!r}: set XTL_PROFILE to auto, {', '.join(PROFILES)}."
         )
-    chosen = PROFILES[name]
-    return replace(chosen, source=os.environ.get("XTL_DATA") or chosen.source)
+    source = os.environ.get("XTL_DATA") or PROFILES[name].source
+    return replace(PROFILES[name], source=source)
 
 
 def device(name: str | None = None) -> torch.device:
@@ -147,21 +150,21 @@ def device(name: str | None = None) -> torch.device:
         ) from error
 
 
-def precision(where: torch.device) -> torch.dtype:
+def precision(device: torch.device) -> torch.dtype:
     """The fastest type that is precise enough for training on a device.
 
     bfloat16 on GPUs of compute capability 8.0 (Ampere, 2020) and later, float16 on older ones,
     float32 elsewhere.
     """
-    if where.type != "cuda":
+    if device.type != "cuda":
         return torch.float32
-    return torch.bfloat16 if torch.cuda.get_device_capability(where) >= (8, 0) else torch.float16
+    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
 
 
-def autocast(where: torch.device) -> AbstractContextManager:
+def autocast(device: torch.device) -> AbstractContextManager:
     """A context in which models compute in the device's precision()."""
-    dtype = precision(where)
-    return nullcontext() if dtype is torch.float32 else torch.autocast(where.type, dtype)
+    dtype = precision(device)
+    return nullcontext() if dtype is torch.float32 else torch.autocast(device.type, dtype)
 
 
 def seed_everything(seed: int) -> None:

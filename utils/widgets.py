@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import ipywidgets as W
 from matplotlib import pyplot as plt
@@ -77,12 +78,12 @@ def browse(draw: Callable[..., Figure], **controls: range | Sequence) -> W.VBox:
     )
 
 
-def uploads(value: object) -> list[io.BytesIO]:
+def uploads(value: Any) -> list[io.BytesIO]:
     """The files of a FileUpload, named, as ipywidgets 8 (a tuple) or 7 (a dict, Colab) gives them."""
     named = [(f["name"], f) for f in value] if not isinstance(value, dict) else list(value.items())
     files = []
-    for name, found in named:
-        file = io.BytesIO(bytes(found["content"]))
+    for name, upload in named:
+        file = io.BytesIO(bytes(upload["content"]))
         file.name = name
         files.append(file)
     return files

@@ -49,10 +49,10 @@ def cifar(name: str, split: str, download: bool = True) -> ImageSet | FolderSet 
 
 def required(name: str, split: str) -> ImageSet | FolderSet:
     """The same, or FileNotFoundError with what to do."""
-    found = cifar(name, split)
-    if found is None:
+    image_set = cifar(name, split)
+    if image_set is None:
         raise FileNotFoundError(
             f"{NAMES[name]} is neither in data/ nor can it be downloaded: connect to the internet "
             f"once, put it in data/{name}/{{train,test}}/<class>/, or use the source shapes10."
         )
-    return found
+    return image_set

@@ -138,10 +138,10 @@ def _classes_of(tree: Tree) -> dict[str, list[str]]:
 
 def _by_split(tree: Tree) -> dict[str, list[Tree]]:
     """Sub-folders by the split that their name stands for; others under ""."""
-    found: dict[str, list[Tree]] = {}
+    trees: dict[str, list[Tree]] = {}
     for folder in tree.folders:
-        found.setdefault(split_of(folder.name) or "", []).append(folder)
-    return found
+        trees.setdefault(split_of(folder.name) or "", []).append(folder)
+    return trees
 
 
 def _splits_outside(
@@ -178,8 +178,8 @@ def _splits_outside(
     for split, folders in named.items():
         for folder in folders:
             if folder.pictures:
-                images = plural(len(folder.pictures), "image")
-                notes.append(f"left out: {images} in {folder.name}/ outside its class folders")
+                loose = plural(len(folder.pictures), "image")
+                notes.append(f"left out: {loose} in {folder.name}/ outside its class folders")
             for name, files in _classes_of(folder).items():
                 splits.setdefault(split, {}).setdefault(name, []).extend(files)
     return splits

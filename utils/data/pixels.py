@@ -120,13 +120,14 @@ def _resize(images: torch.Tensor, size: int | tuple[int, int]) -> torch.Tensor:
     axes = [(across, -1), (down, -2)]
     levels = images.int()
     for taps, axis in reversed(axes) if upright else axes:
-        levels = _along(levels, *(t.to(images.device) for t in taps), axis)
+        first, weights = (t.to(images.device) for t in taps)
+        levels = _along(levels, first, weights, axis)
     return levels
 
 
 def sides(size: int | tuple[int, int]) -> tuple[int, int]:
     """Height and width in pixels: an int stands for a square."""
-    return (size, size) if isinstance(size, int) else tuple(size)
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def preprocess(
@@ -146,8 +147,8 @@ def preprocess(
     height, width = sides(size)
     ready = torch.empty(len(images), 3, height, width, device=images.device)
     # as many at once as a processor's cache holds
-    few = max(1, 2**17 // (height * width)) if images.device.type == "cpu" else len(images)
-    for some, place in zip(images.split(few), ready.split(few), strict=True):
+    chunk = max(1, 2**17 // (height * width)) if images.device.type == "cpu" else len(images)
+    for some, place in zip(images.split(chunk), ready.split(chunk), strict=True):
         levels = some if some.shape[-2:] == (height, width) else _resize(some, size)
         torch.sub(levels, shift, out=place).div_(scale)
     return ready

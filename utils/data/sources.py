@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..env import FOUND, Profile, profile
+from .. import env
+from ..env import Profile
 from .builtin import digits, shapes10
 from .cifar import PAPER_POOL, cifar, required
 from .folders import FolderSet, note, open_folder
@@ -55,7 +56,7 @@ def _open(source: str, split: str) -> ImageSet | FolderSet:
         raise ValueError(f"There is no data source {source!r}: use {', '.join(SOURCES)}.")
     image_set = READERS[source](split)
     if source in ("auto", "cifar10"):
-        FOUND[source] = image_set.source  # results of different data lie in different folders
+        env.FOUND[source] = image_set.source  # results of different data lie in different folders
     return image_set
 
 
@@ -91,12 +92,12 @@ def fingerprint(source: str) -> str:
     return hashlib.sha256("|".join(states).encode()).hexdigest()[:16]
 
 
-def _shares(n_pool: int, n_classes: int, chosen: Profile) -> tuple[int, int]:
+def _shares(n_pool: int, n_classes: int, profile: Profile) -> tuple[int, int]:
     """How many of n_pool images train and validate: the profile's numbers or its proportions.
 
     In a small set one image of each class should validate, but never more than a quarter do.
     """
-    n_train, n_val = chosen.n_train, chosen.n_val
+    n_train, n_val = profile.n_train, profile.n_val
     if n_train + n_val <= n_pool:
         return n_train, n_val
     share = round(n_pool * n_val / (n_train + n_val))
@@ -105,20 +106,20 @@ def _shares(n_pool: int, n_classes: int, chosen: Profile) -> tuple[int, int]:
 
 
 def _draw_parts(
-    pool: ImageSet | FolderSet, n_pool: int, chosen: Profile, stratify: bool
+    pool: ImageSet | FolderSet, n_pool: int, profile: Profile, stratify: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the pool to train with and to validate with."""
     labels, own = pool.labels[:n_pool].numpy(), getattr(pool, "val_from", None)
     if own is not None and 0 < own < n_pool:
-        (train,) = draw(labels[:own], (chosen.n_train,), chosen.seed, stratify)
-        (val,) = draw(labels[own:], (chosen.n_val,), chosen.seed, stratify)
+        (train,) = draw(labels[:own], (profile.n_train,), profile.seed, stratify)
+        (val,) = draw(labels[own:], (profile.n_val,), profile.seed, stratify)
         return train, val + own
-    sizes = _shares(n_pool, len(pool.classes), chosen)
-    train, val = draw(labels, sizes, chosen.seed, stratify)
+    sizes = _shares(n_pool, len(pool.classes), profile)
+    train, val = draw(labels, sizes, profile.seed, stratify)
     return train, val
 
 
-def splits(chosen: Profile | None = None, stratify: bool = True) -> Splits:
+def splits(profile: Profile | None = None, stratify: bool = True) -> Splits:
     """The profile's train, validation and test sets: seeded, disjoint, stratified by default.
 
     Up to `paper`, train and validation come from CIFAR-10's first 5,000 training images: the
@@ -127,24 +128,24 @@ def splits(chosen: Profile | None = None, stratify: bool = True) -> Splits:
     them. Of a folder only the images that are drawn are decoded. Raises ValueError if a part
     would be empty.
     """
-    chosen = chosen or profile()
-    pool, test = _open_both(chosen.source)
+    profile = profile or env.profile()
+    pool, test = _open_both(profile.source)
     if pool.classes != test.classes:
         odd = ", ".join(sorted(set(pool.classes) ^ set(test.classes))[:3])
         raise ValueError(
             f"{pool.source} (train) and {test.source} (test) differ in their classes ({odd}): "
             "give both splits the same class folders."
         )
-    aside = pool.source.startswith("CIFAR-10 ") and chosen.name != "full"
+    aside = pool.source.startswith("CIFAR-10 ") and profile.name != "full"
     n_pool = min(len(pool), PAPER_POOL) if aside else len(pool)  # others may lie sorted by class
     if n_pool < 2 or not len(test):
         raise ValueError(
             f"{pool.source} has {plural(n_pool, 'training image')} and {len(test)} to test with: "
             "training, validation and test need one at least each, better ten of each class."
         )
-    train_at, val_at = _draw_parts(pool, n_pool, chosen, stratify)
-    (test_at,) = draw(test.labels.numpy(), (chosen.n_test,), chosen.seed, stratify)
-    _say_sizes(pool, train_at, val_at, test_at, chosen)
+    train_at, val_at = _draw_parts(pool, n_pool, profile, stratify)
+    (test_at,) = draw(test.labels.numpy(), (profile.n_test,), profile.seed, stratify)
+    _say_sizes(pool, train_at, val_at, test_at, profile)
     return Splits(
         pool.subset(train_at),
         pool.subset(val_at),
@@ -158,19 +159,19 @@ def _say_sizes(
     train: np.ndarray,
     val: np.ndarray,
     test: np.ndarray,
-    chosen: Profile,
+    profile: Profile,
 ) -> None:
     """Print where the parts are smaller than the profile's or lack a class."""
-    wanted = (chosen.n_train, chosen.n_val, chosen.n_test)
+    wanted = (profile.n_train, profile.n_val, profile.n_test)
     if any(len(rows) < n for rows, n in zip((train, val, test), wanted, strict=True)):
         note(
-            f"{pool.source} has fewer images than the profile {chosen.name} asks for: "
+            f"{pool.source} has fewer images than the profile {profile.name} asks for: "
             f"using {len(train)} to train, {len(val)} to validate and {len(test)} to test."
         )
     missing = len(pool.classes) - len(np.unique(pool.labels.numpy()[train]))
     if missing:
         note(
             f"{pool.source}: the {plural(len(train), 'training image')} of the profile "
-            f"{chosen.name} leave out {missing} of {len(pool.classes)} classes; "
+            f"{profile.name} leave out {missing} of {len(pool.classes)} classes; "
             "choose a larger profile or give more images of each."
         )

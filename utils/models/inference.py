@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import torch
 from timm.models.resnet import ResNet
@@ -21,7 +21,7 @@ from ..env import autocast
 from .unwrap import REMEDY, plain
 
 Result = TypeVar("Result")
-Targets = int | torch.Tensor | None
+Targets: TypeAlias = int | torch.Tensor | None
 CHUNK = 256  # images per forward where no gradient is kept
 LUMA = (0.299, 0.587, 0.114)  # grey from RGB (ITU-R BT.601, as Pillow's)
 
@@ -185,8 +185,9 @@ class Question:
 
 
 def _rows(targets: Targets, rows: slice) -> Targets:
-    each = isinstance(targets, torch.Tensor) and targets.ndim > 0
-    return targets[rows] if each else targets
+    if isinstance(targets, torch.Tensor) and targets.ndim:
+        return targets[rows]
+    return targets
 
 
 def per_chunk(run: Callable[[slice, int], Result], n: int, chunk: int) -> Iterator[Result]:

@@ -6,6 +6,7 @@ A default is only given where the architecture is known. Elsewhere a sentence na
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import torchvision.models as tv
 from timm.models.hrnet import HighResolutionNet
@@ -112,9 +113,10 @@ def _of_blocks(model: nn.Module) -> list[str]:
 def _token_blocks(model: nn.Module) -> bool:
     """Does a timm network consist of one chain of blocks over tokens?"""
     blocks = getattr(model, "blocks", None)
-    chain = isinstance(blocks, nn.Sequential | nn.ModuleList) and len(blocks) > 0
+    if not isinstance(blocks, nn.Sequential | nn.ModuleList) or not len(blocks):
+        return False
     stem = next((n for n in ("stem", "patch_embed", "embeds") if hasattr(model, n)), None)
-    linear = chain and any(isinstance(m, nn.Linear) for m in blocks[0].modules())
+    linear = any(isinstance(m, nn.Linear) for m in blocks[0].modules())
     return bool(linear and stem and type(model).__module__.startswith("timm."))
 
 
@@ -125,9 +127,9 @@ def layers(model: nn.Module) -> list[str]:
     models.wrap. Any other layer with feature maps or patch tokens can be named in explain();
     raises ValueError, with candidates, where none is known.
     """
-    chosen = getattr(model, "gradcam_layer", None)
-    if chosen is not None:
-        return [chosen]
+    layer = getattr(model, "gradcam_layer", None)
+    if layer is not None:
+        return [layer]
     model = inner(model)
     if type(model).__name__ in UNORDERED:
         raise ValueError(
@@ -199,17 +201,17 @@ HEADS = (
     "output",
     "out",
 )  # usual names
-Head = nn.Linear | nn.Conv2d
+Head: TypeAlias = nn.Linear | nn.Conv2d
 
 
 def _last_layer(part: nn.Module) -> Head | None:
     """The last linear layer or 1x1 convolution of a head, in order of its definition."""
-    found = [
+    layers = [
         m
         for m in part.modules()
         if type(m) is not nn.Identity and isinstance(m, nn.Linear | nn.Conv2d)
     ]
-    return found[-1] if found else None
+    return layers[-1] if layers else None
 
 
 def heads(model: nn.Module) -> tuple[Head, ...]:
@@ -227,13 +229,13 @@ def heads(model: nn.Module) -> tuple[Head, ...]:
             ((getattr(model, n),) for n in HEADS if isinstance(getattr(model, n, None), nn.Module)),
             tuple(model[-1:]) if isinstance(model, nn.Sequential) else (),
         )
-    found = tuple(_last_layer(part) for part in parts if isinstance(part, nn.Module))
-    if not found or any(layer is None for layer in found):
+    heads = tuple(_last_layer(part) for part in parts if isinstance(part, nn.Module))
+    if not heads or any(layer is None for layer in heads):
         raise ValueError(
             f"{type(model).__name__} has no head that could be recognised: "
             f"build it with num_classes above 0, or name its last layer one of {', '.join(HEADS)}."
         )
-    return found
+    return heads
 
 
 def head(model: nn.Module) -> Head:

@@ -53,10 +53,10 @@ def logits_from(output: Any) -> torch.Tensor:
     Raises ValueError for anything else.
     """
     if isinstance(output, dict) and not hasattr(output, "logits"):
-        found = output.get("logits", output.get("out"))
-        if found is None and len(output) == 1:
-            found = next(iter(output.values()))
-        output = found
+        logits = output.get("logits", output.get("out"))
+        if logits is None and len(output) == 1:
+            logits = next(iter(output.values()))
+        output = logits
     elif hasattr(output, "logits"):
         output = output.logits
     elif isinstance(output, tuple | list):

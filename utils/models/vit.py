@@ -110,7 +110,7 @@ def _renamed(
     state: dict[str, torch.Tensor], names: dict[str, str], source: str
 ) -> dict[str, torch.Tensor]:
     """The state with timm's names, query, key and value joined; ValueError for a part without one."""
-    found: dict[str, torch.Tensor] = {}
+    weights: dict[str, torch.Tensor] = {}
     for key, value in state.items():
         new = next(
             (re.sub(f"^{old}", new, key) for old, new in names.items() if re.match(old, key)), None
@@ -119,12 +119,12 @@ def _renamed(
             raise ValueError(
                 f"This {source} has {key!r}, for which timm's ViT has no place: {REMEDY}."
             )
-        found[new] = value
-    for key in [k for k in found if re.search(r"attn\.(q|query)\.", k)]:
+        weights[new] = value
+    for key in [k for k in weights if re.search(r"attn\.(q|query)\.", k)]:
         parts = ("query", "key", "value") if ".query." in key else ("q", "k", "v")
-        joined = [found.pop(key.replace(f".{parts[0]}.", f".{part}.")) for part in parts]
-        found[key.replace(f".{parts[0]}.", ".qkv.")] = torch.cat(joined)
-    return found
+        joined = [weights.pop(key.replace(f".{parts[0]}.", f".{part}.")) for part in parts]
+        weights[key.replace(f".{parts[0]}.", ".qkv.")] = torch.cat(joined)
+    return weights
 
 
 def _converted(

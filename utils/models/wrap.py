@@ -192,9 +192,9 @@ def _summary(model: nn.Module, outputs: int, notes: list[str]) -> str:
         (model.input_size,) * 2 if isinstance(model.input_size, int) else model.input_size
     )
     try:
-        where = parts.layers(model)[-1]
+        layer = parts.layers(model)[-1]
     except ValueError:
-        where = "a layer that must be given"
+        layer = "a layer that must be given"
     numbers = " ".join(
         f"{name} {', '.join(f'{v:.3g}' for v in values)};"
         for name, values in (("mean", model.mean), ("std", model.std))
@@ -202,5 +202,5 @@ def _summary(model: nn.Module, outputs: int, notes: list[str]) -> str:
     note = "".join(f" ({note})" for note in notes)
     return (
         f"{model.arch}{note}: {height} x {width} pixels; {numbers} {outputs} "
-        f"output{'s' * (outputs != 1)}; Grad-CAM at {where}."
+        f"output{'s' * (outputs != 1)}; Grad-CAM at {layer}."
     )

@@ -197,7 +197,7 @@ def build(arch: str, num_classes: int, weights: str = "auto", keep_head: bool = 
     .mean and .std (RGB, for inputs in 0..1). Raises ValueError for an unknown arch or a
     checkpoint that does not fit, FileNotFoundError or RuntimeError if weights cannot be had.
     """
-    asked = weights
+    requested = weights
     if weights == "auto":
         weights = "course" if arch in COURSE else "hub"
     _check(arch, weights)
@@ -233,6 +233,6 @@ def build(arch: str, num_classes: int, weights: str = "auto", keep_head: bool = 
     model.input_size = {"vit_mini": 32, "resnet34_slim": 128, "alexnet_slim": 128}.get(
         arch
     ) or config.get("input_size", (3, 224, 224))[-1]
-    if asked == "auto":
+    if requested == "auto":
         print(f"{arch}: {model.provenance} (profile {profile().name})")
     return model.eval()

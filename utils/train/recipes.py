@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 from timm.optim import create_optimizer_v2
 from timm.utils import ModelEmaV3
@@ -32,7 +33,9 @@ class Recipe:
     head: str = "new"  # what the head starts from: new (as built) | probe (logistic regression)
 
 
-_CPU = dict(optimizer="adamw", weight_decay=0.02, batch=32, schedule="onecycle", augment=True)
+_CPU: dict[str, Any] = dict(
+    optimizer="adamw", weight_decay=0.02, batch=32, schedule="onecycle", augment=True
+)
 _TUNED = _CPU | dict(weight_decay=0.05)
 RECIPES: dict[tuple[str, str], Recipe] = {
     ("smoke", "cnn"): Recipe(1, lr=1e-3, **_CPU),
@@ -52,7 +55,7 @@ NAMED = {  # the two published full-data recipes
 # minutes than AdamW alone. Small images first (Howard 2018), half of the patches first.
 # No moving average: where the rate ends at zero alexnet_slim had 58.4 % with and without one (at
 # a constant rate 57.0 instead of 53.5).
-_POOL = dict(
+_POOL: dict[str, Any] = dict(
     optimizer="muon",
     lr=1e-2,
     weight_decay=0.05,
