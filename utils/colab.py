@@ -1,4 +1,4 @@
-"""Colab: install what the course needs and keep the torch that is there. Imports nothing large."""
+"""Colab: install what the course needs and keep Colab's own torch. Imports nothing large."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-# what Colab has fitted to its GPUs and to each other
+# packages that Colab has fitted to its GPUs and to each other
 KEEP = ("torch", "torchvision", "torchaudio", "triton", "numpy", "pandas", "scipy", "pillow")
 
 
@@ -17,7 +17,7 @@ def ready(root: Path) -> None:
     Raises RuntimeError if another package called utils is in the way, or if what the course
     needs cannot be installed.
     """
-    if Path(__file__).resolve() != (root / "utils" / "colab.py").resolve():  # links are no other
+    if Path(__file__).resolve() != (root / "utils" / "colab.py").resolve():  # a link is the same
         raise RuntimeError(
             "Another package called utils is in the way: restart the kernel, then run this cell."
         )
@@ -38,6 +38,6 @@ def install(requirements: Path) -> None:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no reason was given"])[-1]
         raise RuntimeError(
-            f"What the course needs could not be installed ({last}): is there an internet "
-            "connection? Then run this cell again."
+            f"The packages that the course needs could not be installed ({last}): check the internet "
+            "connection, then run this cell again."
         )

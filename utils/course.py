@@ -1,16 +1,16 @@
 """Everything that make does, without make: python -m utils.course TASK
 
 setup      make .venv with the tested versions, or mend it
-report     run the whole course, write figures/<profile>/report.html (goes on where it stopped)
-quick      the first two notebooks and models of the smoke profile: a report in minutes
+report     run the whole course and write figures/<profile>/report.html; goes on where it stopped
+quick      notebooks 00, 05 and 15 in the smallest size: a report in a few minutes
 test       ruff, mypy, unit tests, every notebook with the smoke profile
 lab        open the notebooks in JupyterLab
 app        serve the explorer alone, on this machine only
-bench      measure the speed beside the usual way; gpu: the same on a GPU
+bench      compare the speed with the usual way; gpu: the same on a GPU
 notebooks  run the course and keep the outputs in notebooks/, ready to commit
 address    write the public address name/project into badges, set-up cells and README
 
-This file needs nothing but Python 3.11: it makes the environment that all else runs in.
+This file needs only Python 3.11: it makes the environment in which everything else runs.
 """
 
 from __future__ import annotations
@@ -53,16 +53,17 @@ def setup(again: bool = False) -> None:
     """
     if sys.version_info < OLDEST:
         raise Failure(
-            f"This course needs Python 3.11 or newer, and this is {sys.version.split()[0]}: install "
-            "it, or name it as in `make BASE=/path/to/python3.12 report`."
+            f"This course needs Python 3.11 or newer, and this is {sys.version.split()[0]}: install a "
+            "newer one, or name it as in `make BASE=/path/to/python3.12 report`."
         )
-    if READY.exists() and READY.stat().st_mtime >= PINS.stat().st_mtime and not again:
+    ready = READY.exists() and READY.stat().st_mtime >= PINS.stat().st_mtime
+    if ready and PYTHON.exists() and not again:
         return
     if not VENV.exists():
         free = shutil.disk_usage(ROOT).free
         if free < ROOM:
             raise Failure(
-                f"The environment takes about {ROOM / 1e9:.0f} GB and only {free / 1e9:.1f} GB are "
+                f"The environment needs about {ROOM / 1e9:.0f} GB, and only {free / 1e9:.1f} GB are "
                 "free here: make room, then run the same command."
             )
     print(f"setting up {VENV.name} (once; a few minutes on a fast line)", file=sys.stderr)
@@ -82,19 +83,30 @@ def _works(python: Path) -> bool:
 
 
 def _create() -> None:
-    """A fresh .venv in place of a missing or broken one."""
+    """A fresh .venv in place of a missing or broken one. Raises Failure with the reason."""
+    if VENV.is_file():
+        VENV.unlink()
     if shutil.which("uv"):
         command = ["uv", "venv", "--quiet", "--clear", "--python", sys.executable, str(VENV)]
         if subprocess.run(command, capture_output=True).returncode == 0:
             return
     done = subprocess.run(
-        [sys.executable, "-m", "venv", "--clear", str(VENV)], capture_output=True, text=True
+        [sys.executable, "-m", "venv", "--clear", str(VENV)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
-    if done.returncode or not _works(PYTHON):
+    if done.returncode == 0 and _works(PYTHON):
+        return
+    if "ensurepip" in done.stdout or "No module named venv" in done.stdout:
         raise Failure(
             f"{sys.executable} cannot make a virtual environment: install its venv package "
             "(Debian and Ubuntu: python3-venv), then run the same command."
         )
+    raise Failure(
+        f"{VENV.name} cannot be made ({_last(done.stdout)}): mend that or delete {VENV.name}, then "
+        "run the same command."
+    )
 
 
 def _install() -> None:
@@ -116,9 +128,13 @@ def _install() -> None:
         raise Failure(_reason(done.stderr))
 
 
+def _last(output: str) -> str:
+    """The last line that a program printed."""
+    return (output.strip().splitlines() or ["no reason was given"])[-1].strip()
+
+
 def _reason(errors: str) -> str:
     """One sentence for why the packages could not be installed."""
-    last = (errors.strip().splitlines() or ["no reason was given"])[-1].strip()
     if "No space left" in errors:
         return "The disk is full: make room (about 6 GB), then run the same command."
     if not _index_answers():
@@ -126,7 +142,7 @@ def _reason(errors: str) -> str:
             "No package index answers: connect to the internet, or point PIP_INDEX_URL and "
             "UV_DEFAULT_INDEX to one, then run the same command."
         )
-    return f"The packages could not be installed ({last}): the same command tries again."
+    return f"The packages could not be installed ({_last(errors)}): the same command tries again."
 
 
 def _index_answers() -> bool:
@@ -152,11 +168,11 @@ def python(*words: str, **settings: str) -> int:
         try:
             return process.wait()
         except KeyboardInterrupt:
-            continue  # the child got it too, and ends with its own sentence
+            continue  # the child gets it too and ends with its own sentence
 
 
 def test(words: Sequence[str]) -> int:
-    """Every check; goes on after a failure, and says at the end what failed."""
+    """Every check; goes on after a failure, and names at the end what failed."""
     os.environ.pop("XTL_DATA", None)
     checks = {
         "ruff check": ["ruff", "check", "--quiet", "."],
@@ -169,7 +185,7 @@ def test(words: Sequence[str]) -> int:
     for name, command in checks.items():
         status = python(*command, **SMOKE)
         if status == 130 or (command[0] == "pytest" and status == 2):
-            print(f"\nStopped in {name}: `make test` begins again.", file=sys.stderr)
+            print(f"\nStopped in {name}: `make test` starts again.", file=sys.stderr)
             return 130
         failed += [name] if status else []
     if failed:
@@ -178,7 +194,7 @@ def test(words: Sequence[str]) -> int:
 
 
 def quick() -> int:
-    """A report page with the first maps, minutes after the set-up: the smallest profile."""
+    """A report page with the first maps in the smallest profile, minutes after the set-up."""
     only = ["00_start_here", "05_gradcam", "15_report"]
     return python("utils.report", "run", "--profile", "smoke", "--only", *only)
 

@@ -206,11 +206,7 @@ Head: TypeAlias = nn.Linear | nn.Conv2d
 
 def _last_layer(part: nn.Module) -> Head | None:
     """The last linear layer or 1x1 convolution of a head, in order of its definition."""
-    layers = [
-        m
-        for m in part.modules()
-        if type(m) is not nn.Identity and isinstance(m, nn.Linear | nn.Conv2d)
-    ]
+    layers = [m for m in part.modules() if type(m) is not nn.Identity and isinstance(m, Head)]
     return layers[-1] if layers else None
 
 

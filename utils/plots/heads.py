@@ -32,7 +32,7 @@ def plot_heads(
 
     references: {what is measured: value of attention that looks at all tokens alike}, dashed.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.8 * len(panels), 3.4), squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.8 * len(panels), 4.2), squeeze=False)
     for ax, (name, values) in zip(axes.flat, panels.items(), strict=True):
         number = np.arange(1, len(values) + 1)
         ax.plot(number, values.mean(1), color="0.4", label="mean of the heads")

@@ -77,14 +77,14 @@ def draw_heat(
 def _bars(
     ax: Axes, probabilities: torch.Tensor, classes: Sequence[str], target: int | None, k: int = 4
 ) -> None:
-    """The k most probable classes as bars; the explained one in the accent colour."""
+    """The k most probable classes, each name above its bar; the explained one in the accent colour."""
     top = probabilities.argsort(descending=True)[:k].tolist()
     colours = ["C1" if c == target else "0.7" for c in top]
-    ax.barh(range(len(top)), probabilities[top].tolist(), color=colours)
+    ax.barh(range(len(top)), probabilities[top].tolist(), height=0.26, color=colours)
     for row, c in enumerate(top):
-        name = readable(short(classes[c], 16))
-        ax.text(0.02, row, f"{name} {probabilities[c]:.0%}", va="center", fontsize=SMALL - 1)
-    ax.set(xlim=(0, 1), xticks=[], yticks=[])
+        name = readable(short(classes[c], 12))
+        ax.text(0, row - 0.18, f"{name} {probabilities[c]:.0%}", va="bottom", fontsize=SMALL)
+    ax.set(xlim=(0, 1), ylim=(-0.75, len(top) - 0.75), xticks=[], yticks=[])
     ax.invert_yaxis()
     ax.grid(False)
     sns.despine(ax=ax, left=True, bottom=True)
@@ -216,8 +216,14 @@ def plot_maps(
     columns: int = 7,
     suptitle: str = "",
     side: float = 1.6,
+    signed: Sequence[str] = (),
+    overlays: bool = False,
 ) -> Figure:
-    """One image, then its bare unsigned maps {name: (h, w)}, `columns` panels a row; each scaled by itself."""
+    """One image, then its maps {name: (h, w)}, `columns` panels a row; each scaled by itself.
+
+    signed: names of the maps with a sign. overlays paints the maps on the image; they then need
+    its size, else ValueError.
+    """
     rows = -(-(len(maps) + 1) // columns)
     figure, axes = plt.subplots(
         rows, columns, figsize=(side * columns, (side + 0.15) * rows), squeeze=False
@@ -226,6 +232,9 @@ def plot_maps(
         ax.axis("off")
     draw(axes.flat[0], to_rgb(image), title)
     for ax, (name, heatmap) in zip(axes.flat[1:], maps.items(), strict=False):
-        draw_heat(ax, heatmap, False, name)
+        if overlays:
+            draw(ax, overlay(image, heatmap, name in signed), name)
+        else:
+            draw_heat(ax, heatmap, name in signed, name)
     suptitle_of(figure, suptitle)
     return figure

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from .style import SMALL, names_of, suptitle_of, title_of
 
 MOST_ROWS = 20  # classes in one chart
+FEW = 0.005  # of all images: a bin with fewer says next to nothing
 
 
 def _ends(values: Sequence[float], most: int = MOST_ROWS) -> np.ndarray:
@@ -34,7 +35,7 @@ def plot_counts(counts: Mapping[str, Mapping[str, int]], title: str) -> Figure:
     figure, axes = plt.subplots(
         1,
         len(counts),
-        figsize=(4 * len(counts), 0.26 * len(rows) + 2),
+        figsize=(4 * len(counts), 0.3 * len(rows) + 2),
         sharey=True,
         squeeze=False,
     )
@@ -59,7 +60,8 @@ def plot_counts(counts: Mapping[str, Mapping[str, int]], title: str) -> Figure:
 def plot_history(histories: Mapping[str, Any], title: str) -> Figure:
     """Loss and accuracy of each batch (faint), their running mean, epoch marks and validation.
 
-    histories: {name: train.History}; several runs share the axes.
+    histories: {name: train.History}; several runs share the axes. The loss axis is logarithmic
+    where one run's losses would flatten the others'.
     """
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.4))
     for colour, (name, history) in enumerate(histories.items()):
@@ -89,6 +91,9 @@ def plot_history(histories: Mapping[str, Any], title: str) -> Figure:
         longest = max(len(h.val_loss) for h in histories.values())
         ax.set_xticks(np.unique(np.linspace(0, longest, min(longest, 10) + 1).round()))
     axes[1].set_ylim(0, 1.02)
+    losses = np.concatenate([h.loss for h in histories.values()])
+    if losses.max() > 50 * max(float(np.median(losses)), 1e-6):
+        axes[0].set_yscale("log")
     lines, names = axes[0].get_legend_handles_labels()
     figure.legend(lines, names, fontsize=SMALL, loc="outside lower center", ncols=len(histories))
     suptitle_of(figure, title)
@@ -116,7 +121,7 @@ def plot_confusion(counts: Mapping[str, np.ndarray], classes: Sequence[str], tit
         for name, matrix in counts.items()
     }
     worst = max(float(share.max()) for share in shares.values()) or 1.0
-    side = 0.42 * max(len(rows), 5) + 1.8
+    side = 0.46 * max(len(rows), 5) + 2.2
     figure, axes = plt.subplots(
         1, len(counts), figsize=((side + 0.6) * len(counts), side), squeeze=False
     )
@@ -143,7 +148,7 @@ def plot_confusion(counts: Mapping[str, np.ndarray], classes: Sequence[str], tit
                 f"{count}",
                 ha="center",
                 va="center",
-                fontsize=SMALL - 1,
+                fontsize=SMALL,
                 color="white" if dark else "black",
                 weight="bold" if x == y else "normal",
             )
@@ -167,7 +172,7 @@ def plot_class_accuracy(
     order = known[_ends(values[:, known].mean(0))]
     if len(order) < len(known):
         title = f"{title} ({len(order)} of {len(classes)} classes: the worst and the best)"
-    figure, ax = plt.subplots(figsize=(8, 0.3 * len(order) + 1.8))
+    figure, ax = plt.subplots(figsize=(8, 0.32 * len(order) + 1.9))
     for k, (name, values) in enumerate(accuracy.items()):
         shift = 0.2 * ((len(accuracy) - 1) / 2 - k)  # equal values stay visible
         ax.plot(values[order], np.arange(len(order)) + shift, "osD^"[k % 4], ms=7, label=name)
@@ -179,11 +184,18 @@ def plot_class_accuracy(
 
 
 def plot_reliability(tables: Mapping[str, tuple], title: str) -> Figure:
-    """Accuracy against confidence {model: evaluate.reliability(...)}; the diagonal is honest."""
+    """Accuracy against confidence {model: evaluate.reliability(...)}; the diagonal is honest.
+
+    Bins with less than FEW of the images are left out of the picture, not of the error.
+    """
     figure, ax = plt.subplots(figsize=(6, 5.4))
     ax.plot([0, 1], [0, 1], "--", color="0.5", label="perfectly calibrated")
     for k, (name, (confidence, accuracy, share, error)) in enumerate(tables.items()):
         marker = "osD^"[k % 4]  # told apart in grey, too
+        full = np.asarray(share) >= FEW
+        confidence, accuracy, share = (
+            np.asarray(values)[full] for values in (confidence, accuracy, share)
+        )
         (line,) = ax.plot(
             confidence, accuracy, "-", marker=marker, ms=3, label=f"{name} (error {error:.3f})"
         )
@@ -197,7 +209,7 @@ def plot_reliability(tables: Mapping[str, tuple], title: str) -> Figure:
         )
     ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
     title_of(ax, title)
-    ax.legend(fontsize=SMALL, loc="upper left")
+    ax.legend(fontsize=SMALL, loc="lower right")
     return figure
 
 

@@ -22,7 +22,7 @@ from matplotlib.font_manager import FontProperties, fontManager, get_font
 
 UNSIGNED, SIGNED = "viridis", "RdBu_r"
 PALETTE = "colorblind"
-SMALL = 10  # points: titles of small pictures, legends, numbers in cells
+SMALL = 12  # points: titles of small pictures, legends, numbers in cells
 LONGEST = 24  # letters of a name in a figure
 MOST_LINES = 4  # of a small picture's title
 
@@ -109,6 +109,8 @@ def use_style() -> None:
         {
             "font.family": list(_families()),
             "legend.fontsize": SMALL,
+            "xtick.labelsize": SMALL,
+            "ytick.labelsize": SMALL,
             "figure.constrained_layout.use": True,
             "figure.dpi": 80,
             "savefig.dpi": 150,

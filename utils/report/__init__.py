@@ -12,6 +12,7 @@ from .results import (
     save_results,
     show_figure,
     show_table,
+    weights_used,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "save_results",
     "show_figure",
     "show_table",
+    "weights_used",
 ]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ..env import profile
+from .. import env
 from . import address
 from .course import executed, publish, run_course, settled
 from .page import build_html
@@ -45,19 +45,19 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run(task: str, name: str | None, only: list[str]) -> None:
     if task == "notebooks":
-        publish(profile(name).name, only=only)
+        publish(env.profile(name).name, only=only)
     elif task == "run":
         run_course(name, only=only)
-    with settled(name) as (chosen, _):
-        report = executed(chosen) / "15_report.ipynb"
+    with settled(name) as (profile, _):
+        report = executed(profile) / "15_report.ipynb"
         if only and not report.exists():
             return
         if not report.exists():
             raise FileNotFoundError(
-                f"There is no executed 15_report for the profile {chosen.name}: "
-                f"run `make report PROFILE={chosen.name}`."
+                f"There is no executed 15_report for the profile {profile.name}: "
+                f"run `make report PROFILE={profile.name}`."
             )
-        page = build_html(report, chosen.figures / "report.html")
+        page = build_html(report, profile.figures / "report.html")
     print(
         f"The report is figures/{page.parent.name}/{page.name} "
         f"({page.stat().st_size / 1e6:.1f} MB): open it in a browser."

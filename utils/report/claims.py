@@ -121,7 +121,7 @@ def by_bars(value: float | None, bar: float, margin: float) -> str:
     return SAME if value >= bar + margin else EXCLUDED if value < bar - margin else OPEN
 
 
-def where(testable: bool, verdict: str) -> str:
+def if_testable(testable: bool, verdict: str) -> str:
     """The verdict where these models and data can test the claim at all."""
     return verdict if testable or verdict == UNKNOWN else UNTESTABLE
 
@@ -138,18 +138,34 @@ class Claim:
     how: str  # measured how, or why it cannot be tested
 
 
+def accuracy(
+    n: Numbers, claim: str, published: float, saved: tuple[str, str], testable: bool, how: str
+) -> Claim:
+    """The row of an accuracy; saved: the notebook and the name of ours."""
+    verdict = if_testable(testable, by_level(n.ends(*saved), published))
+    return Claim(claim, f"{published}", n.interval(*saved), "0.01", verdict, how)
+
+
 HEAD = ("claim", "published", "here", "size that counts", "verdict", "measured how, or why not")
 
 
 def table(studies: Mapping[str, Iterable[Claim]], caption: str) -> str:
-    """All claims as an HTML table, a heading for each study."""
+    """All claims as an HTML table, a heading for each study.
+
+    Each cell names its column, so that a narrow screen can show a claim as a list.
+    """
     head = "".join(f"<th>{words}</th>" for words in HEAD)
     body = ""
     for study, rows in studies.items():
         body += f'<tr><th colspan="{len(HEAD)}">{escape(study)}</th></tr>'
         for row in rows:
-            body += "<tr>" + "".join(f"<td>{escape(w)}</td>" for w in astuple(row)) + "</tr>"
+            cells = zip(HEAD, astuple(row), strict=True)
+            body += "<tr>" + "".join(_cell(*cell) for cell in cells) + "</tr>"
     return (
-        f"<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>"
+        f'<table class="claims"><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table>"
     )
+
+
+def _cell(head: str, words: str) -> str:
+    return f'<td data-head="{head}">{escape(words)}</td>'

@@ -21,7 +21,7 @@ ATTRIBUTES = {
     "*": {"class", "id", "title", "style"},
     "a": {"href"},
     "img": {"src", "alt", "width"},
-    "td": {"colspan", "rowspan"},
+    "td": {"colspan", "rowspan", "data-head"},
     "th": {"colspan", "rowspan", "scope"},
     "ol": {"start"},
     "div": {"tabindex"},
@@ -35,6 +35,7 @@ MATH = re.compile(
     r"|(?P<dollar>\\?\$)",
     re.DOTALL | re.MULTILINE,
 )
+NUMBER = re.compile(r"^\d\d · ")  # of a notebook, which says nothing on a page
 PLACE = re.compile(r"xFormula(\d+)x")
 
 
@@ -90,6 +91,7 @@ class Markup:
         self._anchors.add(anchor)
         self.heading, self.words = self._with_formulas(html), words.strip()
         if level == 1 and not self.title:
+            bare, html = (NUMBER.sub("", words) for words in (bare, html))
             self.title = PLACE.sub(lambda m: self._formulas[int(m[1])][0], unescape(bare))
         elif level == 2:
             self.sections.append(Heading(anchor, self._with_formulas(html)))

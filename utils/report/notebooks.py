@@ -122,8 +122,8 @@ def is_setup(cell: nbformat.NotebookNode) -> bool:
 
 def badge(stem: str, address: str) -> str:
     """The Markdown of a notebook's Colab badge; empty where Colab has no address for it."""
-    where = colab(stem, address)
-    return f"[![Open in Colab]({BADGE})]({where})" if where else ""
+    link = colab(stem, address)
+    return f"[![Open in Colab]({BADGE})]({link})" if link else ""
 
 
 def colab(stem: str, address: str) -> str:
@@ -176,12 +176,12 @@ def _checks(code: list) -> Iterator[str]:
     if len(checks) < CHECKS:
         yield f"it has {len(checks)} check cells, fewer than {CHECKS}"
     for cell in checks:
-        said = "".join(output.get("text", "") for output in cell.outputs)
+        printed = "".join(output.get("text", "") for output in cell.outputs)
         if not cell.outputs:
             yield f"a check cell stores no output: {cell.source.splitlines()[-1]}"
         yield from (
             f"a check does not hold: {line}"
-            for line in said.splitlines()
+            for line in printed.splitlines()
             if line.endswith(": False")
         )
 
@@ -195,9 +195,9 @@ def _places(notebook: nbformat.NotebookNode) -> Iterator[str]:
                 str(v) for k, v in output.get("data", {}).items() if not k.startswith("image/")
             ]
         for text in texts:
-            found = PLACE.search(re.sub(r"base64,[A-Za-z0-9+/=\s]+", "", text))
-            if found:
-                yield f"it names a place on one machine: {found[0][:60]}"
+            match = PLACE.search(re.sub(r"base64,[A-Za-z0-9+/=\s]+", "", text))
+            if match:
+                yield f"it names a place on one machine: {match[0][:60]}"
 
 
 def _metadata(notebook: nbformat.NotebookNode, stem: str) -> Iterator[str]:

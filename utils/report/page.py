@@ -14,6 +14,7 @@ from jinja2 import FileSystemLoader
 from nbconvert.exporters import TemplateExporter
 from nbconvert.filters import strip_ansi
 from PIL import Image
+from traitlets.config import Config
 
 from .. import env
 from .markup import Heading, Markup
@@ -29,13 +30,19 @@ PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
 def build_html(notebook: Path, out: Path, folder: Path = env.ROOT / "notebooks") -> Path:
     """Write `notebook` (executed) as the page `out`: self-contained, without code, formulas as MathML.
 
+    Cells tagged "notebook" stay out of it: exercises, checks, what a reader of the page cannot use.
     Pictures come from the outputs, from files beside `out` (report.show_figure), or relative to
     `folder`. Figures and tables are numbered; one without a caption gets the heading above it.
     Raises FileNotFoundError for a picture that is not there.
     """
     writer = Writer(out.parent, folder)
     exporter = TemplateExporter(
-        extra_loaders=[FileSystemLoader(HERE)], template_file="page.html.j2", template_name="base"
+        extra_loaders=[FileSystemLoader(HERE)],
+        template_file="page.html.j2",
+        template_name="base",
+        config=Config(
+            {"TagRemovePreprocessor": {"enabled": True, "remove_cell_tags": {"notebook"}}}
+        ),
     )
     for name in ("prose", "stream", "shown"):
         exporter.register_filter(name, getattr(writer, name))

@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import env
 from . import notebooks
+from .results import weights_used
 
 MARKS = "<!-- results -->", "<!-- end of results -->"
 # what was published, where ours stands in results.json, and what must be known to compare
@@ -58,24 +59,30 @@ def results_table(results: Mapping[str, Any]) -> str:
     """Published numbers beside those of results.json, as Markdown; what was not measured is a dash."""
 
     def ours(stem: str, names: tuple[str, ...]) -> str:
-        found = results.get(stem, {})
+        saved = results.get(stem, {})
         form = "{:+.3f}" if "minus" in names[0] else "{:.3f}"
-        words = [form.format(found[name]) if name in found else "–" for name in names]
-        name, joint = (
-            (names[0].removesuffix(".mean"), ".") if names[0].endswith(".mean") else (names[0], "_")
-        )
-        ends = [found.get(f"{name}{joint}{end}") for end in ("low", "high")]
+        words = [form.format(saved[name]) if name in saved else "–" for name in names]
+        dotted = names[0].endswith(".mean")
+        stub = names[0].removesuffix("mean") if dotted else f"{names[0]}_"
+        ends = [saved.get(f"{stub}{end}") for end in ("low", "high")]
         return " / ".join(words) + (f" [{form}, {form}]".format(*ends) if None not in ends else "")
 
     meta = results.get("meta", {})
     head = f"| | published | here (`{meta.get('profile', '?')}`) |\n|---|---|---|\n"
-    weights = "".join(
-        f"\n- {what}: {words}" for what, words in sorted(meta.get("weights", {}).items())
-    )
     rows = "\n".join(
         f"| {what} | {theirs} | {ours(stem, names)} |" for what, theirs, stem, names in ROWS
     )
-    return f"{head}{rows}\n\nHere: profile `{meta.get('profile', '?')}`, {meta.get('data', '?')}; 95 % bootstrap intervals in brackets. Compare directions, not digits, where the published models are large ones with ImageNet weights. The report has all claims with their verdicts. Weights:\n{weights}"
+    note = (
+        f"Here: profile `{meta.get('profile', '?')}`, {meta.get('data', '?')}; 95 % bootstrap "
+        "intervals in brackets. Compare directions, not digits, where the published models are "
+        "large ones with ImageNet weights. The report has all claims with their verdicts. Weights, "
+        "and the notebooks that use them:"
+    )
+    weights = "\n".join(
+        f"- {arch} ({', '.join(stem[:2] for stem in stems)}): {words}"
+        for (arch, words), stems in weights_used(results).items()
+    )
+    return f"{head}{rows}\n\n{note}\n\n{weights}"
 
 
 def write(results: Mapping[str, Any], file: Path = env.ROOT / "README.md") -> None:

@@ -120,20 +120,20 @@ def save_results(
 
     stem: the notebook, such as "04_evaluation"; numbers: flat dotted names, rounded to 6
     significant digits. data: the ImageSet's source; weights: architecture -> provenance. Both are
-    kept under "meta" ("sources" has the data of each notebook). Raises ValueError for a number
-    that is not finite; nothing is written then.
+    kept under "meta" for each notebook ("sources" and "weights"): fine-tuning and explaining use
+    different weights. Raises ValueError for a number that is not finite; nothing is written then.
     """
     if not STEM.fullmatch(stem):
         raise ValueError(
             f"{stem!r} is not a notebook's name: use its file name without .ipynb, such as 04_evaluation."
         )
     clean = {name: _rounded(stem, name, value) for name, value in numbers.items()}
-    chosen = profile()
+    active = profile()
     with _stored() as stored:
         meta = stored.setdefault("meta", {})
         meta |= {
-            "profile": chosen.name,
-            "seed": chosen.seed,
+            "profile": active.name,
+            "seed": active.seed,
             "device": env.device_name(),
             "versions": env.versions(),
         }
@@ -142,7 +142,8 @@ def save_results(
             # the course's own; later notebooks may add others
             meta["data"] = meta["sources"][min(meta["sources"])]
         if weights is not None:
-            meta["weights"] = meta.get("weights", {}) | dict(weights)
+            kept = meta.setdefault("weights", {})
+            kept[stem] = kept.get(stem, {}) | dict(weights)
         stored[stem] = stored.get(stem, {}) | clean
 
 
@@ -178,12 +179,22 @@ def load_results(name: str | None = None) -> dict[str, Any]:
     return json.loads(file.read_text("utf-8")) if file.exists() else {}
 
 
+def weights_used(results: Mapping[str, Any]) -> dict[tuple[str, str], list[str]]:
+    """{(architecture, provenance): the notebooks that used these weights}, from results.json."""
+    used: dict[tuple[str, str], list[str]] = {}
+    for stem, weights in sorted(results.get("meta", {}).get("weights", {}).items()):
+        for key in weights.items():
+            used.setdefault(key, []).append(stem)
+    return dict(sorted(used.items()))
+
+
 def forget_results(stems: Iterable[str], name: str | None = None) -> None:
     """Drop notebooks' numbers, so that names they no longer write do not stay behind."""
     with _stored(name) as stored:
         for stem in stems:
             stored.pop(stem, None)
-            stored.get("meta", {}).get("sources", {}).pop(stem, None)
+            for kind in ("sources", "weights"):
+                stored.get("meta", {}).get(kind, {}).pop(stem, None)
         if set(stored) == {"meta"}:
             del stored["meta"]
 

@@ -20,24 +20,22 @@ from .claims import (
     Claim,
     Numbers,
     Setting,
+    accuracy,
     by_bars,
-    by_level,
     by_size,
-    where,
+    if_testable,
 )
 
 
 def _full_data(n: Numbers, run: Setting, level: float, recipe: str) -> Claim:
     """An accuracy after training on all of CIFAR-10."""
     slim = n.text(EVALUATION, "vit.full_data.accuracy", optional=True)
-    return Claim(
+    return accuracy(
+        n,
         f"test accuracy after {recipe} on all of CIFAR-10",
-        f"{level}",
-        n.interval(EVALUATION, "vit.accuracy"),
-        "0.01",
-        where(
-            run.profile == "full" and run.cifar, by_level(n.ends(EVALUATION, "vit.accuracy"), level)
-        ),
+        level,
+        (EVALUATION, "vit.accuracy"),
+        run.profile == "full" and run.cifar,
         "needs the profile full, which trains on all images"
         + ("" if slim == MISSING else f"; the slim ViT that saw 45,000 images: {slim}"),
     )
@@ -114,4 +112,6 @@ def studies(n: Numbers, profile: str, data: str) -> dict[str, list[Claim]]:
 
 def _untrained(row: Claim) -> Claim:
     """A row of the smoke profile, whose models guess: it tests programs, no claims."""
-    return replace(row, verdict=where(False, row.verdict), how="smoke tests programs, no claims")
+    return replace(
+        row, verdict=if_testable(False, row.verdict), how="smoke tests programs, no claims"
+    )

@@ -12,9 +12,8 @@ from .claims import (
     Claim,
     Numbers,
     Setting,
-    by_level,
+    accuracy,
     by_size,
-    where,
 )
 
 
@@ -53,13 +52,13 @@ def claims(n: Numbers, run: Setting) -> list[Claim]:
         n.interval(LOOP, f"both.minus_{arm}", "{:+.3f}") for arm in ("other_maps", "uniform_maps")
     ]
     return [
-        Claim(
+        accuracy(
+            n,
             "accuracy of the baseline, cats and dogs",
-            "0.953",
-            n.interval(LOOP, "baseline.accuracy"),
-            "0.01",
-            where(run.large, by_level(n.ends(LOOP, "baseline.accuracy"), 0.953)),
-            SLIM if not run.large else "other images of cats and dogs",
+            0.953,
+            (LOOP, "baseline.accuracy"),
+            run.large,
+            "other images of cats and dogs" if run.large else SLIM,
         ),
         *rows,
         Claim(

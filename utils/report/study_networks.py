@@ -17,10 +17,10 @@ from .claims import (
     Claim,
     Numbers,
     Setting,
+    accuracy,
     by_bars,
-    by_level,
     by_size,
-    where,
+    if_testable,
 )
 
 CHANCE = 0.25  # share of a mosaic's tile
@@ -69,12 +69,12 @@ def _confusions(n: Numbers) -> str:
 def _accuracies(n: Numbers, run: Setting) -> list[Claim]:
     fit = run.large and run.cifar and run.profile == "paper"
     rows = [
-        Claim(
+        accuracy(
+            n,
             f"accuracy of the {label} with 4,050 training images",
-            f"{level}",
-            n.interval(EVALUATION, f"{key}.accuracy"),
-            "0.01",
-            where(fit, by_level(n.ends(EVALUATION, f"{key}.accuracy"), level)),
+            level,
+            (EVALUATION, f"{key}.accuracy"),
+            fit,
             run.why(),
         )
         for key, label, level in (("resnet", "ResNet34", 0.843), ("vit", "ViT", 0.977))
@@ -89,7 +89,7 @@ def _accuracies(n: Numbers, run: Setting) -> list[Claim]:
             "+0.134",
             n.interval(EVALUATION, "difference", "{:+.3f}", -1),
             "+0.067, half of it",
-            where(run.large, by_size(lead, 0.134, 0.067)),
+            if_testable(run.large, by_size(lead, 0.134, 0.067)),
             run.why("paired on the same test images"),
         ),
         Claim(
@@ -99,7 +99,7 @@ def _accuracies(n: Numbers, run: Setting) -> list[Claim]:
                 n.text(EVALUATION, f"{k}.roc_auc", optional=True) for k in ("vit", "resnet")
             ),
             "+0.005",
-            where(run.large, by_bars(ahead, 0.005, 0.0)),
+            if_testable(run.large, by_bars(ahead, 0.005, 0.0)),
             run.why("a difference without an interval"),
         ),
     ]
@@ -113,7 +113,7 @@ def _classes(n: Numbers, run: Setting) -> list[Claim]:
             "yes",
             extremes(n, key),
             "first and last rank",
-            where(run.cifar, _cat_and_ship(n, key)),
+            if_testable(run.cifar, _cat_and_ship(n, key)),
             "inconclusive: both among the outer three" if run.cifar else CLASSES,
         )
         for key in NAMES
@@ -125,7 +125,7 @@ def _classes(n: Numbers, run: Setting) -> list[Claim]:
             "yes",
             MISSING if lowest is None else f"lowest class {lowest:.2f}",
             "0.02 around the bar",
-            where(run.large and run.cifar, by_bars(lowest, 0.95, 0.02)),
+            if_testable(run.large and run.cifar, by_bars(lowest, 0.95, 0.02)),
             run.why("a class has few test images"),
         ),
         Claim(
@@ -133,7 +133,7 @@ def _classes(n: Numbers, run: Setting) -> list[Claim]:
             "yes",
             "; ".join(f"{NAMES[k]}: {', '.join(confused(n, k)) or MISSING}" for k in NAMES),
             "the first three pairs",
-            where(run.cifar, _confusions(n)),
+            if_testable(run.cifar, _confusions(n)),
             "inconclusive: cat and dog first, then others" if run.cifar else CLASSES,
         ),
         Claim(

@@ -13,7 +13,7 @@ from .claims import (
     Claim,
     Numbers,
     Setting,
-    where,
+    if_testable,
 )
 
 GAP = 0.05  # accuracies closer than this count as equal
@@ -73,7 +73,7 @@ def _late(n: Numbers) -> str:
     if gap is None or not all(groups.values()):
         return UNKNOWN if gap is None else UNTESTABLE
     apart = min(groups["images alone"].values()) - max(groups["labels"].values())
-    return where(gap <= GAP, SAME if apart > 0 else EXCLUDED)
+    return if_testable(gap <= GAP, SAME if apart > 0 else EXCLUDED)
 
 
 def claims(n: Numbers, run: Setting) -> list[Claim]:

@@ -1,8 +1,9 @@
 """Training: recipes, one resumable loop, fine-tuning and the making of course weights."""
 
+from .chapter_models import explained, finetuned, run_dir
 from .checkpoint import save
 from .recipes import FEW, NAMED, PRETRAIN, RECIPES, SELFSUP, Recipe, learning_rate
-from .supervised import History, explained, finetuned, fit, run_dir
+from .supervised import History, fit
 from .transfer import finding, load_study, summary
 
 __all__ = [

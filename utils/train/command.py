@@ -20,8 +20,8 @@ from dataclasses import replace
 
 from ..env import profile
 from . import distill, pretrain, starts, transfer
-from .recipes import DISTIL, DISTIL_MORE, NAMED, PRETRAIN, SELFSUP, Recipe
-from .supervised import finetuned
+from .chapter_models import finetuned
+from .recipes import DISTIL, DISTIL_MORE, FROM_IMAGENET, NAMED, PRETRAIN, SELFSUP, Recipe
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,8 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--start",
         default="none",
-        help="pretrain: go on from 'course' weights or a .safetensors file; "
-        "distil: from 'course:imagenet'",
+        help="go on from these weights; pretrain: 'course', 'course:imagenet' or a .safetensors "
+        "file; distil: 'course:imagenet'",
     )
     parser.add_argument(
         "--sizes",
@@ -106,7 +106,9 @@ def _pretrain(options: argparse.Namespace, line: str, parser: argparse.ArgumentP
         card = pretrain.pretrain_without_labels(options.arch, recipe, line, options.objective)
         print(json.dumps(card, indent=1))
         return
-    if options.start != "none":  # the first phases are for young networks
+    if options.start == "course:imagenet":
+        recipe = _changed(FROM_IMAGENET[options.arch], options)
+    elif options.start != "none":  # the first phases are for young networks
         recipe = replace(recipe, sizes=(), patch_drop=())
     if options.sizes:
         sizes = _sizes(options.sizes, parser)

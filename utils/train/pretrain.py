@@ -15,6 +15,7 @@ from .. import data, models
 from ..env import RUNS, WEIGHTS, device, device_name, seed_everything, versions, write
 from ..models import logits_of
 from . import loop, selfsup
+from .arithmetic import bfloat16_helps, quick_arithmetic
 from .checkpoint import fingerprint, save
 from .probe import linear_probe
 from .recipes import Recipe
@@ -42,11 +43,13 @@ def pretrain(
     pool = whole.subset(range(data.PAPER_POOL, len(whole)))
     val = whole.subset(range(1000))  # kept aside; the best epoch on these is shipped
     seed_everything(recipe.seed)
-    earlier = models.card(arch, "cifar10")["phases"] if start == "course" else []
-    model = models.build(arch, len(pool.classes), start, keep_head=True)
+    variant = {"course": "cifar10", "course:imagenet": "imagenet"}.get(start)
+    earlier = models.card(arch, variant)["phases"] if variant else []
+    model = models.build(arch, len(pool.classes), start, keep_head=variant != "imagenet")
     soft = _taught(teacher, pool) if teacher else None
     folder = RUNS / "pretrain" / (arch if start == "none" else f"{arch}-more")
-    history = fit(model, pool, val, recipe, folder, soft)
+    with quick_arithmetic(model):
+        history = fit(model, pool, val, recipe, folder, soft)
 
     file = ship(model, f"{arch}.cifar10")
     accuracy = (logits_of(model, test.images).argmax(1) == test.labels).float().mean().item()
@@ -93,7 +96,7 @@ def write_card(
         "images": images,
         "seed": recipe.seed,
         "phases": phases,
-        "device": device_name(),
+        "device": device_name() + (", bfloat16" if bfloat16_helps(device()) else ""),
         "minutes": round(sum(p["minutes"] for p in phases), 1),
         "versions": versions(),
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),

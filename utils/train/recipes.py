@@ -69,6 +69,11 @@ PRETRAIN = {
     "vit_mini": Recipe(11, patch_drop=((9, 0.5), (2, 0.0)), **_POOL),
     "alexnet_slim": Recipe(3, **{**_POOL, "optimizer": "adamw", "lr": 1e-3}),
 }
+_TRANSFERRED = replace(Recipe(**{"epochs": 11, **_POOL}), lr=5e-3)
+FROM_IMAGENET = {  # with labels, from the weights "imagenet"
+    "resnet34_slim": replace(_TRANSFERRED, epochs=12, lr=1e-2, sizes=((8, 64), (4, 128))),
+    "vit_mini": replace(_TRANSFERRED, patch_drop=((8, 0.5), (3, 0.0))),
+}
 SELFSUP = {  # without labels; the objectives bring their own augmentation
     "mae": Recipe(20, "muon", 1e-2, 0.05, batch=128, schedule="onecycle"),
     "contrast": Recipe(6, "muon", 1e-2, 0.05, batch=128, schedule="onecycle"),
@@ -98,11 +103,11 @@ _TUNE = Recipe(
     8, "muon", 3e-3, 0.05, batch=64, schedule="onecycle", augment=True, label_smoothing=0.1
 )
 TRANSFER = {
-    ("vit_mini", "scratch"): replace(_TUNE, lr=5e-3),
+    ("vit_mini", "scratch"): replace(_TUNE, lr=5e-3, epochs=16),
     ("vit_mini", "finetune"): replace(
         _TUNE, optimizer="adamw", lr=1e-3, weight_decay=0.1, layer_decay=0.8, head="probe"
     ),
-    ("resnet34_slim", "scratch"): replace(_TUNE, lr=1e-2),
+    ("resnet34_slim", "scratch"): replace(_TUNE, lr=1e-2, epochs=16),
     ("resnet34_slim", "finetune"): replace(_TUNE, head="probe"),
 }
 

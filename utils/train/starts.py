@@ -7,8 +7,9 @@ from dataclasses import asdict, replace
 
 from .. import data, evaluate, models
 from ..env import WEIGHTS, device_name, profile, seed_everything, write
+from .chapter_models import run_dir
 from .recipes import FEW, Recipe
-from .supervised import fit, run_dir
+from .supervised import fit
 
 SEEDS = (0, 1, 2)
 
@@ -20,11 +21,11 @@ def accuracy_after(arch: str, weights: str, seed: int, recipe: Recipe = FEW) -> 
     head, the random weights and the order, never the images. Goes on where an earlier
     call was stopped.
     """
-    chosen = replace(profile("paper"), source="cifar10")
-    parts = data.splits(chosen)
+    settings = replace(profile("paper"), source="cifar10")
+    parts = data.splits(settings)
     seed_everything(seed)
     model = models.build(arch, len(parts.train.classes), weights)
-    folder = run_dir(arch, chosen, parts.train.source, weights, f"few{seed}")
+    folder = run_dir(arch, settings, parts.train.source, weights, f"few{seed}")
     fit(model, parts.train, parts.val, replace(recipe, seed=seed), folder)
     return evaluate.predict(model, parts.test).correct.float().mean().item()
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -18,12 +16,12 @@ from torch import nn
 
 from .. import data, models
 from ..data import ImageSet
-from ..env import RUNS, Profile, alone, device, profile, seed_everything, write
+from ..env import device, write
 from ..models import logits_of
 from . import loop, processes
 from .checkpoint import fingerprint, save
 from .probe import start_head
-from .recipes import RECIPES, Recipe, phase
+from .recipes import Recipe, phase
 from .task import Batch, Task
 
 
@@ -185,11 +183,11 @@ def _check(
     model: nn.Module, train_set: ImageSet, val_set: ImageSet, soft_labels: torch.Tensor | None
 ) -> None:
     """ValueError if these cannot be trained on."""
-    n, n_classes, wanted = len(train_set), models.outputs(model), len(train_set.classes)
-    if n_classes != wanted:
+    n, n_classes, n_needed = len(train_set), models.outputs(model), len(train_set.classes)
+    if n_classes != n_needed:
         raise ValueError(
-            f"The head has {n_classes} outputs but {train_set.source} has {wanted} classes: "
-            f"build the model with num_classes={wanted}."
+            f"The head has {n_classes} outputs but {train_set.source} has {n_needed} classes: "
+            f"build the model with num_classes={n_needed}."
         )
     if n < 2 or not len(val_set):
         raise ValueError(
@@ -201,73 +199,3 @@ def _check(
             f"soft_labels has shape {tuple(soft_labels.shape)} but must be (images, classes): "
             f"({n}, {n_classes})."
         )
-
-
-def run_dir(
-    arch: str, chosen: Profile, source: str, weights: str = "auto", label: str = ""
-) -> Path:
-    """Where a run lives: runs/<profile>/<source>/<arch>, `-none` for random weights, `-<label>`."""
-    place = "".join(c if c.isalnum() else "-" for c in source.lower()).strip("-")
-    parts = [arch, "" if weights == "auto" else Path(weights).stem.replace(":", "-"), label]
-    return RUNS / chosen.name / place / "-".join(part for part in parts if part)
-
-
-def finetuned(
-    arch: str,
-    chosen: Profile | None = None,
-    weights: str = "auto",
-    recipe: Recipe | None = None,
-    label: str = "",
-) -> nn.Module:
-    """`arch` fine-tuned on the profile's training set: loaded if that was done, else trained now.
-
-    The model is in eval mode on the profile's device and carries .history. weights: as in
-    models.build ("none" gives the comparison from random weights). recipe: another than the
-    profile's; give it a label to keep both results. XTL_MODEL puts the reader's own model in the
-    place of the profile's CNN or ViT (models.own); its .history is None.
-    """
-    chosen = chosen or profile()
-    parts = data.splits(chosen)
-    kind = "vit" if arch == chosen.vit else "cnn"
-    if arch in (chosen.cnn, chosen.vit) and weights == "auto" and not (recipe or label):
-        own = models.own(kind, len(parts.train.classes))
-        if own is not None:
-            own.history = None
-            return own.to(device()).eval()
-    recipe = replace(recipe or RECIPES[chosen.name, kind], seed=chosen.seed)
-    folder = run_dir(arch, chosen, parts.train.source, weights, label)
-    # another notebook may want the same model meanwhile: one trains it, the other then loads it
-    with alone(folder) if processes.size() == 1 else nullcontext():
-        seed_everything(chosen.seed)  # the new head's values
-        model = models.build(arch, len(parts.train.classes), weights)
-        model.history = fit(model, parts.train, parts.val, recipe, folder)
-    seed_everything(chosen.seed)  # trained or loaded, what follows draws the same numbers
-    return model
-
-
-def explained(arch: str, chosen: Profile | None = None) -> nn.Module:
-    """The model that the explanation chapters look at, in eval mode on the profile's device.
-
-    XTL_MODELS=cifar10 gives the course weights trained on 45,000 labelled CIFAR-10 images, and
-    "finetuned" what `finetuned` gives. Unset, it is cifar10 in the demo profile on CIFAR-10,
-    because maps of models that are often wrong explain little, and finetuned anywhere else.
-    Raises ValueError for another word, or where those weights do not fit the data.
-    """
-    chosen = chosen or profile()
-    source = data.splits(chosen).train.source
-    fits = arch in models.COURSE and source.startswith("CIFAR-10") and "cats" not in source
-    wanted = os.environ.get("XTL_MODELS") or (
-        "cifar10"
-        if fits and chosen.name == "demo" and not os.environ.get("XTL_MODEL")
-        else "finetuned"
-    )
-    if wanted not in ("cifar10", "finetuned"):
-        raise ValueError(f"XTL_MODELS is {wanted!r}: set it to cifar10 or finetuned, or unset it.")
-    if wanted == "finetuned":
-        return finetuned(arch, chosen)
-    if not fits:
-        raise ValueError(f"The weights cifar10 do not fit {arch} on {source}: unset XTL_MODELS.")
-    model = models.build(arch, 10, "course:cifar10", keep_head=True)
-    print(f"{arch}: {model.provenance}")
-    seed_everything(chosen.seed)
-    return model.to(device())

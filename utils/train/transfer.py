@@ -21,8 +21,9 @@ from ..data import draw
 from ..env import WEIGHTS, device, device_name, profile, seed_everything, write
 from . import probe
 from .arithmetic import bfloat16_helps, quick_arithmetic
+from .chapter_models import run_dir
 from .recipes import TRANSFER, Recipe
-from .supervised import fit, run_dir
+from .supervised import fit
 
 SIZES = (50, 200, 1000, 4050)  # training images
 SEEDS = (0, 1, 2)

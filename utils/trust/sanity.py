@@ -74,7 +74,11 @@ def similarity(a: torch.Tensor, b: torch.Tensor) -> dict[str, np.ndarray]:
     themselves. np.nanmean leaves the empty maps out; count them with empty().
     """
     both = ~(empty(a) | empty(b) | empty(a.abs()) | empty(b.abs()))
-    measures = {"ssim": ssim, "magnitude": spearman, "sign": partial(spearman, sign=True)}
+    measures: dict[str, Callable[..., np.ndarray]] = {
+        "ssim": ssim,
+        "magnitude": spearman,
+        "sign": partial(spearman, sign=True),
+    }
     results = {}
     for name, measure in measures.items():
         results[name] = np.full(len(a), np.nan)

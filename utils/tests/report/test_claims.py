@@ -49,8 +49,8 @@ def test_levels_bars_and_what_cannot_be_tested() -> None:
     assert claims.by_level(near, 0.9) == claims.EXCLUDED
     bars = [claims.by_bars(value, 0.5, 0.1) for value in (0.7, 0.5, 0.3, None)]
     assert bars == [claims.SAME, claims.OPEN, claims.EXCLUDED, claims.UNKNOWN]
-    assert claims.where(False, claims.EXCLUDED) == claims.UNTESTABLE
-    assert claims.where(False, claims.UNKNOWN) == claims.UNKNOWN
+    assert claims.if_testable(False, claims.EXCLUDED) == claims.UNTESTABLE
+    assert claims.if_testable(False, claims.UNKNOWN) == claims.UNKNOWN
 
 
 def test_the_table_escapes_its_words() -> None:

@@ -17,7 +17,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from utils import env, report
-from utils.report import course, keys, notebooks
+from utils.report import course, graph, keys, notebooks
 from utils.report.__main__ import main
 from utils.report.execute import Run
 
@@ -39,7 +39,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         if "fail" in run.file.read_text():
             raise RuntimeError(f"{run.file.stem} stopped")
 
-    monkeypatch.setattr(course, "execute", stand_in)
+    monkeypatch.setattr(graph, "execute", stand_in)
     monkeypatch.setenv("XTL_JOBS", "1")
     return names
 
@@ -84,13 +84,13 @@ def test_a_lost_figure_is_drawn_again(
     for name in ("01_a", "02_b"):
         write_notebook(name, "1", folder=folder)
     drawn = tmp_path / "figures" / "smoke" / "01_x.png"
-    plain = course.execute
+    plain = graph.execute
 
     def drawing(run: Run, target: Path, settings: dict[str, str]) -> None:
         report.save_figure(plot(), f"{run.file.stem[:2]}_x", "A line.")
         plain(run, target, settings)
 
-    monkeypatch.setattr(course, "execute", drawing)
+    monkeypatch.setattr(graph, "execute", drawing)
     report.save_figure(plot(), "01_old", "Drawn by a former version.")
     course.run_course("smoke", folder, out)
     assert [f.stem for f in report.figure_files()] == ["01_x", "02_x"]
@@ -128,7 +128,7 @@ def test_auto_is_settled_once(
 
     told: list[dict[str, str]] = []
     monkeypatch.setattr(course.data, "load", load)
-    monkeypatch.setattr(course, "execute", lambda run, target, settings: told.append(settings))
+    monkeypatch.setattr(graph, "execute", lambda run, target, settings: told.append(settings))
     for name in ("01_a", "02_b"):
         write_notebook(name, "1", folder=tmp_path / "n")
     course.run_course("demo", tmp_path / "n", tmp_path / "out")
@@ -198,7 +198,7 @@ def test_what_does_not_need_a_failed_notebook_still_runs(
 
 def test_every_need_is_a_notebook_before_it() -> None:
     stems = [f.stem for f in course.course()]
-    for stem, needs in course.NEEDS.items():
+    for stem, needs in graph.NEEDS.items():
         assert all(need < stem for need in needs)
         if stem in stems:
             assert set(needs) <= set(stems)
@@ -220,13 +220,13 @@ def test_notebooks_begin_when_what_they_need_is_done(
         with lock:
             events.append(("ends", run.file.stem))
 
-    monkeypatch.setattr(course, "execute", slow)
+    monkeypatch.setattr(graph, "execute", slow)
     monkeypatch.setenv("XTL_JOBS", "3")
     course.run_course("smoke", folder, tmp_path / "out")
     assert {stem for _, stem in events[:2]} == {"01_data", "02_finetune_resnet34"}
     at = {event: n for n, event in enumerate(events)}
     for stem in ("03_finetune_vit", "04_evaluation"):
-        for need in course.NEEDS[stem]:
+        for need in graph.NEEDS[stem]:
             assert at["ends", need] < at["begins", stem]
     assert events[-2:] == [("begins", "15_x"), ("ends", "15_x")]
 

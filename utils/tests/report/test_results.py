@@ -74,7 +74,7 @@ def test_results_are_merged_rounded_and_sorted(tmp_path: Path) -> None:
         "04_evaluation": "Shapes-10",
         "05_gradcam": "scikit-learn digits",
     }
-    assert stored["meta"]["weights"] == {"vit_mini": "course", "cnn": "none"}
+    assert stored["meta"]["weights"] == {"04_evaluation": {"vit_mini": "course", "cnn": "none"}}
     assert {"profile", "data", "weights", "seed", "device", "versions"} <= set(stored["meta"])
     file = tmp_path / "figures" / "smoke" / "results.json"
     assert json.dumps(
@@ -93,6 +93,21 @@ def test_a_number_that_is_none_is_refused(value: float) -> None:
     with pytest.raises(ValueError, match=r"04_evaluation: vit\.accuracy is (nan|inf)"):
         report.save_results("04_evaluation", {"kept": 2.0, "vit.accuracy": value})
     assert report.load_results()["04_evaluation"] == {"kept": 1.0}
+
+
+def test_each_notebook_keeps_the_weights_that_it_used() -> None:
+    """The network that is explained is another one than the one that was fine-tuned."""
+    tuned, explained = {"vit_mini": "fine-tuned"}, {"vit_mini": "course weights"}
+    report.save_results("03_finetune_vit", {"a": 1}, weights=tuned)
+    report.save_results("06_lrp", {"a": 1}, weights=explained)
+    report.save_results("07_integrated_gradients", {"a": 1}, weights=explained)
+    assert report.weights_used(report.load_results()) == {
+        ("vit_mini", "course weights"): ["06_lrp", "07_integrated_gradients"],
+        ("vit_mini", "fine-tuned"): ["03_finetune_vit"],
+    }
+    report.forget_results(["06_lrp", "07_integrated_gradients"])
+    assert report.load_results()["meta"]["weights"] == {"03_finetune_vit": tuned}
+    assert report.weights_used({}) == {}
 
 
 def test_no_results_yet() -> None:

@@ -206,9 +206,9 @@ command.main(["--profile", "smoke"])
 @pytest.mark.skipif(os.name == "nt", reason="sends a Unix signal")
 def test_ctrl_c_on_the_command_line_is_one_sentence(tmp_path: Path) -> None:
     script = (
-        "import signal\nfrom pathlib import Path\nfrom utils.train import supervised\n"
+        "import signal\nfrom pathlib import Path\nfrom utils.train import chapter_models\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever this was started by\n"
-        f"supervised.RUNS = Path({str(tmp_path)!r})\n"
+        f"chapter_models.RUNS = Path({str(tmp_path)!r})\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script + INTERRUPTED],

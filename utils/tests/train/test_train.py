@@ -21,7 +21,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from utils import data, env, models, train
 from utils.models import inference, zoo
 from utils.tests.train.conftest import ADAMW, curves, images, same, tiny, weights
-from utils.train import Recipe, checkpoint, command, loop, pretrain, recipes, starts, supervised
+from utils.train import (
+    Recipe,
+    chapter_models,
+    checkpoint,
+    command,
+    loop,
+    pretrain,
+    recipes,
+    starts,
+    supervised,
+)
 
 
 class Killed(BaseException):
@@ -560,7 +570,7 @@ def test_logits_do_not_depend_on_the_chunk():
 
 
 def test_finetuned_trains_once_and_then_loads(tmp_path, monkeypatch, steps):
-    monkeypatch.setattr(supervised, "RUNS", tmp_path)
+    monkeypatch.setattr(chapter_models, "RUNS", tmp_path)
     chosen = replace(env.PROFILES["smoke"], n_train=24, n_val=10, n_test=10)
     recipe = replace(ADAMW, epochs=1)
     first = train.finetuned("vit_mini", chosen, "none", recipe)
@@ -580,25 +590,31 @@ def test_finetuned_trains_once_and_then_loads(tmp_path, monkeypatch, steps):
     )
 
 
-def test_pretrain_ships_weights_with_a_card_and_keeps_the_first_images_aside(tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrain, "RUNS", tmp_path / "runs")
-    for module in (pretrain, zoo):
-        monkeypatch.setattr(module, "WEIGHTS", tmp_path)
+def pool_of_sixteen(monkeypatch):
+    """(the images to pretrain on, all sets): tiny models, and 1,000 black images kept aside."""
     monkeypatch.setattr(data, "PAPER_POOL", 1000)
-    few, aside = images(16, 1), torch.zeros(1000, 3, 32, 32, dtype=torch.uint8)
+    pool, aside = images(16, 1), torch.zeros(1000, 3, 32, 32, dtype=torch.uint8)
     whole = replace(
-        few,
-        images=torch.cat([aside, few.images]),
-        labels=torch.cat([aside[:, 0, 0, 0].long(), few.labels]),
+        pool,
+        images=torch.cat([aside, pool.images]),
+        labels=torch.cat([aside[:, 0, 0, 0].long(), pool.labels]),
     )
     sets = {"train": whole, "test": images(10, 2)}
     monkeypatch.setattr(zoo, "_create", lambda arch, classes, pretrained: tiny(classes=classes))
     monkeypatch.setattr(data, "load", lambda source, split: sets[split])
+    return pool, sets
+
+
+def test_pretrain_ships_weights_with_a_card_and_keeps_the_first_images_aside(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain, "RUNS", tmp_path / "runs")
+    for module in (pretrain, zoo):
+        monkeypatch.setattr(module, "WEIGHTS", tmp_path)
+    pool, sets = pool_of_sixteen(monkeypatch)
     fitted, fit = [], train.fit
     monkeypatch.setattr(pretrain, "fit", lambda *a: fitted.append(a[1]) or fit(*a))
     card = pretrain.pretrain("vit_mini", replace(ADAMW, epochs=1), "the line that was typed")
     assert card["phases"][0]["command"] == "the line that was typed"
-    assert torch.equal(fitted[0].images, few.images)  # none of those kept aside
+    assert torch.equal(fitted[0].images, pool.images)  # none of those kept aside
     assert json.loads(json.dumps(card)) == models.card("vit_mini")
     assert card["images"] == 16 and card["test_images"] == 10
     shipped = models.build("vit_mini", 10, "course", keep_head=True)
@@ -611,8 +627,25 @@ def test_pretrain_ships_weights_with_a_card_and_keeps_the_first_images_aside(tmp
     assert load_file(tmp_path / card["file"])["head.weight"].dtype == torch.float16
 
 
+def test_weights_that_went_on_from_the_student_tell_both_phases(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain, "RUNS", tmp_path / "runs")
+    for module in (pretrain, zoo):
+        monkeypatch.setattr(module, "WEIGHTS", tmp_path)
+    student, recipe = tiny(classes=0), replace(ADAMW, epochs=1)
+    file = pretrain.ship(student, "vit_mini.imagenet")
+    pretrain.write_card(file, "vit_mini", {"summary": "a student"}, [{"minutes": 2.0}], recipe, 16)
+    pool_of_sixteen(monkeypatch)
+    initial, fit = [], train.fit
+    monkeypatch.setattr(
+        pretrain, "fit", lambda m, *rest: initial.append(m.cls_token.clone()) or fit(m, *rest)
+    )
+    card = pretrain.pretrain("vit_mini", recipe, "a line", start="course:imagenet")
+    assert torch.equal(initial[0], student.cls_token.half().float())
+    assert len(card["phases"]) == 2 and card["phases"][0]["minutes"] == 2.0
+
+
 def test_starts_are_compared_alike_and_the_cards_tell(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(supervised, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(chapter_models, "RUNS", tmp_path / "runs")
     for module in (starts, zoo):
         monkeypatch.setattr(module, "WEIGHTS", tmp_path)
     for kind in ("mae", "contrast", "cifar10"):

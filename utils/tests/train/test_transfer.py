@@ -11,7 +11,7 @@ import torch
 from utils import data, models, train
 from utils.data import shapes
 from utils.tests.train.conftest import named
-from utils.train import Recipe, arithmetic, command, recipes, supervised, transfer
+from utils.train import Recipe, arithmetic, chapter_models, command, recipes, transfer
 
 QUICK = Recipe(1, "adamw", 1e-3, 0.01, batch=8)
 
@@ -33,7 +33,7 @@ def tiny(classes: int = 10) -> torch.nn.Module:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
     monkeypatch.setattr(transfer, "WEIGHTS", tmp_path)
-    monkeypatch.setattr(supervised, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(chapter_models, "RUNS", tmp_path / "runs")
 
 
 @pytest.fixture
