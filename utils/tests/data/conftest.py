@@ -17,6 +17,7 @@ def empty(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
     """A data folder with nothing in it, no network, and nothing printed yet."""
     folder = tmp_path_factory.mktemp("data")
     monkeypatch.setattr(env, "DATA", folder)
+    monkeypatch.setattr(env, "FOUND", {})  # what a name such as auto has stood for
     monkeypatch.setattr(network, "_silent", {})
     monkeypatch.setattr(folders, "_noted", set())
     for kind in (CIFAR10, CIFAR100):

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import pytest
 from nbformat import v4
 
 from utils import env
@@ -40,6 +41,7 @@ def test_the_same_seed_gives_the_same_numbers(tmp_path: Path) -> None:
     assert written[0] == written[1]
 
 
+@pytest.mark.slow
 def test_a_killed_report_repeats_only_what_was_not_finished(tmp_path: Path) -> None:
     """SIGKILL between two notebooks and inside one."""
     folder = clone(tmp_path / "course")

@@ -357,6 +357,7 @@ def live(folder: str, threads: int) -> None:
     train.fit(model, some, val, ADAMW, folder)
 
 
+@pytest.mark.slow
 def test_twenty_kills_at_random_moments(tmp_path):
     model = tiny()
     loop.SAVE_EVERY = 1
