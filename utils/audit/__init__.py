@@ -1,13 +1,17 @@
 """Audit: which explanation can be believed for one model and one set of images?"""
 
-from .battery import METHODS, fitting, measure, recommended, run, verdicts
+from .answers import recommended, verdicts
+from .battery import run
+from .catalogue import QUESTIONS
 from .page import build, plate
-from .questions import QUESTIONS, Measured, Question
+from .parts import METHODS, fitting, measure
+from .questions import Maps, Measured, Question
 from .subject import Subject, load, of
 
 __all__ = [
     "METHODS",
     "QUESTIONS",
+    "Maps",
     "Measured",
     "Question",
     "Subject",

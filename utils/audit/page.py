@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import torch
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from matplotlib.figure import Figure
 
 from .. import env, explain, plots
-from .battery import recommended
-from .questions import QUESTIONS
+from .answers import recommended
+from .catalogue import QUESTIONS
+from .parts import maps_of
 from .subject import Subject
 
 SHOWN = 3  # images on the plate
@@ -22,16 +24,16 @@ TEMPLATES = Path(__file__).parent
 
 def plate(subject: Subject, methods: list[str], shown: int = SHOWN) -> Figure:
     """The same images under all methods, for the predicted class; each map scaled by itself."""
-    images, targets = subject.images[:shown], subject.preds[:shown]
+    rows = torch.linspace(0, len(subject.images) - 1, min(shown, len(subject.images))).long()
     columns = {
-        explain.METHODS[m].title.replace(" ", "\n", 1): explain.explain(
-            subject.model, images, targets, method=m
-        )
+        explain.METHODS[m].title.replace(" ", "\n", 1): maps_of(subject, m).own(rows)
         for m in methods
     }
     signed = [title for title, maps in columns.items() if (maps < 0).any()]
-    titles = [subject.title(i) for i in range(len(images))]
-    return plots.plot_map_grid(images, columns, titles, signed=signed, overlays=False, side=1.5)
+    titles = [subject.title(i) for i in rows.tolist()]
+    return plots.plot_map_grid(
+        subject.images[rows], columns, titles, signed=signed, overlays=False, side=1.5
+    )
 
 
 def _embedded(figure: Figure) -> str:

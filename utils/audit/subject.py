@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,6 +28,17 @@ class Subject:
     notes: tuple[str, ...]  # what was assumed or left out, one sentence each
     preds: torch.Tensor  # int64 (N,), the predicted classes
     logits: torch.Tensor  # float32 (N, C)
+    made: dict[tuple[str, int], Any] = field(default_factory=dict, repr=False)
+
+    def once(
+        self, name: str, rows: torch.Tensor, make: Callable[[torch.Tensor], Sequence[Any]]
+    ) -> list[Any]:
+        """make(rows), an entry an image; entries made under this name before are taken as they are."""
+        missing = torch.tensor([row for row in rows.tolist() if (name, row) not in self.made])
+        if len(missing):
+            entries = make(missing.long())
+            self.made.update({(name, r): e for r, e in zip(missing.tolist(), entries, strict=True)})
+        return [self.made[name, row] for row in rows.tolist()]
 
     @property
     def outputs(self) -> int:
@@ -49,8 +63,8 @@ class Subject:
         return {key: numbers[key] for key in ("accuracy", "ece")}
 
 
-def _loose(folder: Path) -> torch.Tensor:
-    """The photographs that lie in a folder itself, uint8 (N, 3, SIDE, SIDE), by name."""
+def _loose(folder: Path) -> tuple[torch.Tensor, str]:
+    """The photographs that lie in a folder itself, uint8 (N, 3, SIDE, SIDE), by name, and a note."""
     files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
     pictures, unreadable = [], []
     for file in files:
@@ -58,28 +72,51 @@ def _loose(folder: Path) -> torch.Tensor:
             pictures.append(data.read_image(file, SIDE))
         except ValueError:
             unreadable.append(file.name)
-    if unreadable:
-        print(
-            f"{len(unreadable)} files cannot be read and are left out: {', '.join(unreadable[:3])}."
-        )
+    names = ", ".join(unreadable[:3])
     if not pictures:
+        bad = f" ({len(unreadable)} cannot be read: {names})" if unreadable else ""
         raise ValueError(
-            f"The folder {folder.name} holds no image that can be read: "
+            f"The folder {folder.name} holds no image that can be read{bad}: "
             "give a folder of photographs, or of one sub-folder for each class."
         )
-    return torch.stack(pictures)
+    note = f"{len(unreadable)} files cannot be read and are left out: {names}." * bool(unreadable)
+    return torch.stack(pictures), note
 
 
-def _read(source: str) -> tuple[torch.Tensor, torch.Tensor | None, tuple[str, ...]]:
-    """Images, labels and class names of a data source, or of a folder without class folders."""
-    folder = Path(source.removeprefix("folder:")).expanduser()
-    if source.startswith("folder:"):
+def _in_classes(source: str, folder: Path) -> tuple[data.ImageSet, str]:
+    """The test images of a folder, or all where it keeps none apart; unreadable ones are left out."""
+    before = os.environ.get("XTL_SKIP_BROKEN")
+    os.environ["XTL_SKIP_BROKEN"] = "1"  # an audit goes on without them and says so
+    try:
+        test = data.load(source, "test")
+        own = {p.name for p in folder.iterdir() if p.is_dir()}
+        train = data.load(source, "train") if set(test.classes) <= own else None
+    finally:
+        if before is None:
+            del os.environ["XTL_SKIP_BROKEN"]
+        else:
+            os.environ["XTL_SKIP_BROKEN"] = before
+    if train is None:
+        return test, ""
+    images = torch.cat([train.images, test.images])
+    return replace(
+        test, images=images, labels=torch.cat([train.labels, test.labels])
+    ), "All images are used: the folder keeps none apart for tests."
+
+
+def _read(source: str) -> tuple[torch.Tensor, torch.Tensor | None, tuple[str, ...], str]:
+    """Images, labels, class names and a note, of a data source or a folder without class folders."""
+    if not source.startswith("folder:"):
+        image_set, note = data.load(source, "test"), ""
+    else:
+        folder = Path(source.removeprefix("folder:")).expanduser()
         if not folder.is_dir():
             raise FileNotFoundError(f"There is no folder {folder.name}: give folder:PATH.")
         if not any(p.is_dir() and not p.name.startswith((".", "__")) for p in folder.iterdir()):
-            return _loose(folder), None, ()
-    image_set = data.load(source, "test")
-    return image_set.images, image_set.labels, image_set.classes
+            pictures, note = _loose(folder)
+            return pictures, None, (), note
+        image_set, note = _in_classes(source, folder)
+    return image_set.images, image_set.labels, image_set.classes, note
 
 
 def _labels(
@@ -111,10 +148,11 @@ def load(model: nn.Module, images: str, most: int = 400) -> Subject:
     Of more images an evenly spaced part is taken. Raises FileNotFoundError or ValueError, with
     the remedy, for images that cannot be had, and ValueError for a model without a gradient.
     """
-    pictures, labels, classes = _read(images)
+    pictures, labels, classes, note = _read(images)
     every = torch.linspace(0, len(pictures) - 1, min(most, len(pictures))).long()
     labels = None if labels is None else labels[every]
-    return _judged(model, pictures[every], labels, classes, images)
+    source = f"folder:{Path(images).name}" if images.startswith("folder:") else images
+    return _judged(model, pictures[every], labels, classes, source, note)
 
 
 def _judged(
@@ -123,11 +161,18 @@ def _judged(
     labels: torch.Tensor | None,
     classes: tuple[str, ...],
     source: str,
+    note: str = "",
 ) -> Subject:
     _has_gradient(model, images[:1])
     logits = models.logits_of(model, images)
-    labels, note = _labels(model, labels, classes, logits.shape[1])
-    return Subject(model, images, labels, source, (note,), logits.argmax(1), logits)
+    if not logits.isfinite().all():
+        raise ValueError(
+            f"{type(model).__name__} gives logits that are not finite numbers: "
+            "look at its weights, and at the mean and std of its input."
+        )
+    labels, fit = _labels(model, labels, classes, logits.shape[1])
+    notes = tuple(text for text in (fit, note) if text)
+    return Subject(model, images, labels, source, notes, logits.argmax(1), logits)
 
 
 def _has_gradient(model: nn.Module, image: torch.Tensor) -> None:

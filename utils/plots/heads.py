@@ -30,7 +30,7 @@ def plot_heads(
 ) -> Figure:
     """A dot for each head {what is measured: (blocks, heads)} by block, the blocks' mean as a line.
 
-    references: {what is measured: value of attention that looks at all tokens alike}, dashed.
+    references: {what is measured: value of attention that is equal for all tokens}, dashed.
     """
     figure, axes = plt.subplots(1, len(panels), figsize=(4.8 * len(panels), 4.2), squeeze=False)
     for ax, (name, values) in zip(axes.flat, panels.items(), strict=True):
@@ -40,7 +40,7 @@ def plot_heads(
         ax.plot(every, values.ravel(), "o", ms=5, color="C0", alpha=0.6, label="one head")
         level = (references or {}).get(name)
         if level is not None:
-            ax.axhline(level, ls="--", color="k", lw=1, label="all tokens alike")
+            ax.axhline(level, ls="--", color="k", lw=1, label="equal attention")
         ax.set(xlabel="block", ylabel=name, xticks=number)
         ax.legend(fontsize=SMALL)
     suptitle_of(figure, title)

@@ -88,8 +88,14 @@ def publish(
 ) -> None:
     """Stamp addresses and set-up cells, run the course, and put the executed notebooks in place.
 
-    Raises RuntimeError listing what keeps a notebook from being committed; none is replaced then.
+    Raises RuntimeError listing what keeps a notebook from being committed, and ValueError for
+    images of one's own, which nobody else has; none is replaced then.
     """
+    if folder == NOTEBOOKS and (source := env.profile(name).source).startswith("folder:"):
+        raise ValueError(
+            f"The notebooks of the course are not kept with the results of {source}: "
+            "run `make report` instead, or unset XTL_DATA."
+        )
     for file in course(folder):
         address.stamp(file, env.address())
     copies = run_course(name, folder, out, only)

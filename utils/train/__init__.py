@@ -1,5 +1,6 @@
 """Training: recipes, one resumable loop, fine-tuning and the making of course weights."""
 
+from . import processes
 from .chapter_models import explained, finetuned, run_dir
 from .checkpoint import save
 from .recipes import FEW, NAMED, PRETRAIN, RECIPES, SELFSUP, Recipe, learning_rate
@@ -20,6 +21,7 @@ __all__ = [
     "fit",
     "learning_rate",
     "load_study",
+    "processes",
     "run_dir",
     "save",
     "summary",

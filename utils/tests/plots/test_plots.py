@@ -315,6 +315,26 @@ def test_explained_class_is_the_coloured_bar():
     assert bars.texts[0].get_text() == f"{CLASSES[best]} {PROBABILITIES[0, best]:.0%}"
 
 
+def test_no_name_lies_across_its_bar():
+    figure = plots.plot_explanations(IMAGES[:1], MAPS[:1], ["t"], PROBABILITIES[:1], CLASSES)
+    figure.canvas.draw()
+    (bars,) = (ax for ax in figure.axes if ax.patches)
+    for text, bar in zip(bars.texts, bars.patches, strict=True):
+        assert text.get_window_extent().y0 >= bar.get_window_extent().y1 - 1
+
+
+@pytest.mark.parametrize(("first", "scale"), [(9000.0, "log"), (3.0, "linear")])
+def test_a_huge_loss_does_not_flatten_the_others(first, scale):
+    long = History([first, *[1.0] * 7], [0.1] * 8, [1.0], [0.5], 8, 1.0)
+    assert plots.plot_history({"run": long}, "title").axes[0].get_yscale() == scale
+
+
+def test_nearly_empty_bins_are_not_drawn():
+    table = (np.array([0.1, 0.9]), np.array([1.0, 0.8]), np.array([0.001, 0.999]), 0.1)
+    _, line = plots.plot_reliability({"x": table}, "title").axes[0].lines
+    assert line.get_xdata().tolist() == [0.9]
+
+
 def test_a_sheet_has_every_image_in_its_place():
     figure = plots.plot_sheet([IMAGES, IMAGES.flip(0)], TITLES, "title")
     (ax,) = panels(figure)

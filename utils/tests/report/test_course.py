@@ -182,6 +182,15 @@ def test_publish_refuses_a_notebook_that_names_this_machine(
     assert notebooks.faults(file) == []
 
 
+def test_the_committed_notebooks_never_hold_ones_own_images(
+    ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XTL_DATA", "folder:pets")
+    with pytest.raises(ValueError, match="of folder:pets: run `make report` instead"):
+        course.publish("smoke")
+    assert ran == []
+
+
 def test_what_does_not_need_a_failed_notebook_still_runs(
     write_notebook: Write, tmp_path: Path, ran: list[str]
 ) -> None:
