@@ -174,7 +174,7 @@ class Store:
             self._save()
         return broken
 
-    def _map(self, mode: Literal["r", "r+"]) -> np.memmap:
+    def _map(self, mode: Literal["c", "r+"]) -> np.memmap:
         """All slots (S, 3, size, size); the file grows with the index, its holes take no room."""
         count = max(entry[0] for entry in self.index["files"].values()) + 1
         length = count * 3 * self.size**2
