@@ -152,12 +152,13 @@ def _work(name: str, model: nn.Module) -> Callable[[torch.Tensor], object]:
         return torch.cat([attention.maps(model, x, "cls").cpu() for x in rows])
 
     side = model.patch_embed.grid_size
-    return {
+    works: dict[str, Callable[[torch.Tensor], object]] = {
         "ig": partial(explain.explain, model, targets=0, method="integrated_gradients", steps=50),
         "lrp": partial(explain.explain, model, targets=0, method="lrp"),
         "attention": patches,
         "iav": lambda images: iav.ia_scores(model, images, torch.ones(len(images), *side)),
-    }[name]
+    }
+    return works[name]
 
 
 def explaining(device: torch.device, tiny: bool, name: str) -> list[Entry]:

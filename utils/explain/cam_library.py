@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable
 
 import numpy as np
 import pytorch_grad_cam
@@ -36,10 +35,14 @@ def _finer(question: Question, comparisons: int, alpha: float) -> Score:
     return score
 
 
-def _each(question: Question, logits: torch.Tensor) -> list[Callable[[torch.Tensor], torch.Tensor]]:
+def _each(question: Question, logits: torch.Tensor) -> list[Score]:
     """The question as pytorch-grad-cam wants it: for each image a function of its logits (C,)."""
     weights = question.weights(logits)
-    return [lambda row, w=w: torch.where(w == 0, 0, row * w).sum() for w in weights]
+
+    def weighted(weight: torch.Tensor) -> Score:
+        return lambda row: torch.where(weight == 0, 0, row * weight).sum()
+
+    return [weighted(weight) for weight in weights]
 
 
 def library(

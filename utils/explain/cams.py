@@ -180,4 +180,5 @@ def gradcam(
 ) -> torch.Tensor:
     """Grad-CAM (Selvaraju et al. 2017, eq. 1 and 2) at the layer's own resolution."""
     activation, gradient = maps_of(model, x, layer, question.score)
+    assert gradient is not None  # it was asked for
     return (gradient.mean((2, 3), keepdim=True) * activation).sum(1).relu()

@@ -126,7 +126,8 @@ def relevance(
             targets = as_targets(question.targets, logits)
             start = F.one_hot(targets, logits.shape[1]).to(logits.dtype)
             r = _read_relevance(model, normed, linear_rule(weight, features, start))
-            cams, sums = [], []
+            cams: list[torch.Tensor] = []
+            sums: list[torch.Tensor] = []
             for block in reversed(blocks):
                 r, cam = _block_relevance(block, tape.pop(), r)
                 cams.insert(0, cam)

@@ -29,10 +29,13 @@ EPS = 1e-6  # keeps quotients finite; taken with the sign of the denominator
 REMEDY = f"use {ANY}, or a ResNet, VGG or AlexNet of timm or torchvision"
 RESNETS = (timm_resnet.ResNet, torchvision_resnet.ResNet)
 CHAINS = (torchvision_vgg.VGG, timm_vgg.VGG, AlexNet)
-BLOCKS = (timm_resnet.BasicBlock, torchvision_resnet.BasicBlock)
-BLOCKS += (timm_resnet.Bottleneck, torchvision_resnet.Bottleneck)
-LEAVES = (nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Flatten)
-LEAVES += (nn.Identity, nn.Dropout, nn.Linear)
+BLOCKS = tuple(
+    block
+    for family in (timm_resnet, torchvision_resnet)
+    for block in (family.BasicBlock, family.Bottleneck)
+)
+LAYERS = (nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Linear)
+LEAVES = (*LAYERS, nn.Flatten, nn.Identity, nn.Dropout)
 
 
 def _stable(z: torch.Tensor) -> torch.Tensor:
@@ -148,7 +151,7 @@ class Residual(Layer):
         branch, shortcut = self.__dict__.pop("out")
         # a part that nothing pushed up has nobody to hand relevance to: the other part takes it
         branch, shortcut = (
-            out if last is None else torch.where(last.positive(last.x) > 0, out, 0)
+            torch.where(last.positive(last.x) > 0, out, 0) if isinstance(last, Conv) else out
             for out, last in ((branch, self.branch.layers[-1]), (shortcut, self.shortcut))
         )
         s = r / _stable(branch + shortcut)
@@ -174,8 +177,9 @@ def _check(model: nn.Module) -> None:
         if not any(m.children()) and not isinstance(m, LEAVES):
             _refuse(model, type(m).__name__)
     pool = getattr(model, "global_pool", getattr(getattr(model, "head", None), "global_pool", None))
-    if getattr(pool, "pool_type", "avg") != "avg":
-        _refuse(model, f"{pool.pool_type!r} pooling")
+    kind = getattr(pool, "pool_type", "avg")
+    if kind != "avg":
+        _refuse(model, f"{kind!r} pooling")
 
 
 def _resnet(model: nn.Module) -> Iterable[Layer]:

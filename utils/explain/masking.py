@@ -6,6 +6,7 @@ What occlusion, RISE and Shapley values have in common.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from ..data import blur
 from ..models import Question, evaluating, prepare
 
 FILLS = ("mean", "black", "blur")
-Fill = str | torch.Tensor
+Fill: TypeAlias = str | torch.Tensor
 
 
 def cells(height: int, width: int, grid: int) -> torch.Tensor:

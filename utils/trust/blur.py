@@ -43,7 +43,8 @@ def box(heatmap: torch.Tensor, share: float = 0.25, strongest: bool = True) -> B
     heatmap (h, w); the square holds the largest (smallest) sum of the map's positive part. Returns
     (top, left, bottom, right) in the map's pixels, end exclusive.
     """
-    side = _side(*heatmap.shape, share)
+    height, width = heatmap.shape
+    side = _side(height, width, share)
     mass = F.avg_pool2d(heatmap.clamp(min=0)[None, None].float(), side, stride=1)[0, 0]
     top, left = divmod(int(mass.argmax() if strongest else mass.argmin()), mass.shape[1])
     return top, left, top + side, left + side

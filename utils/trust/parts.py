@@ -44,7 +44,7 @@ def kept(
     if file.exists():
         with np.load(file, allow_pickle=False) as stored:
             return dict(stored)
-    result: dict[str, Any] = {key: np.asarray(values) for key, values in compute().items()}
+    result = {key: np.asarray(values) for key, values in compute().items()}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **result)
     env.write(file, buffer.getvalue())

@@ -79,7 +79,8 @@ def plant(
     marked = torch.zeros(len(image_set), dtype=torch.bool)
     marked[members[shuffled[: round(share * len(members))]]] = True
     images = image_set.images.clone()
-    places = mark.places(int(marked.sum()), *images.shape[-2:], seed=seed)
+    height, width = images.shape[-2:]
+    places = mark.places(int(marked.sum()), height, width, seed=seed)
     images[marked] = mark.stamp(images[marked], places)
     return replace(image_set, images=images, source=f"{image_set.source} with a mark"), marked
 
