@@ -150,12 +150,13 @@ def test_one_process_at_a_time(monkeypatch, tmp_path):
     monkeypatch.setattr(env, "RUNS", tmp_path / "runs")
     code = (
         "import sys; from pathlib import Path; from utils import env; "
-        "env.RUNS = Path(sys.argv[1], 'runs')\n"
+        "env.RUNS = Path(sys.argv[1], 'runs'); print('ready', flush=True)\n"
         "with env.alone(Path(sys.argv[1], 'x')): print('in', flush=True)"
     )
     words = [sys.executable, "-c", code, str(tmp_path)]
     with env.alone(tmp_path / "x"):
         other = subprocess.Popen(words, cwd=env.ROOT, stdout=subprocess.PIPE, text=True)
+        assert other.stdout.readline() == "ready\n"
         with pytest.raises(subprocess.TimeoutExpired):
-            other.wait(timeout=8)
+            other.wait(timeout=1)
     assert other.communicate(timeout=60)[0] == "in\n"

@@ -255,7 +255,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Fake]]:
 
 
 def asking(fake: Fake, folder: Path, **options: object) -> ClaudeAnalyst:
-    options = dict(timeout=5.0, retries=0) | options
+    options = dict(timeout=60.0, retries=0) | options
     limit = options.pop("limit", 2)
     return ClaudeAnalyst(limit, Transport(base_url=fake.url, cache=folder, **options))
 
@@ -332,7 +332,7 @@ def test_no_usable_reply_is_one_sentence_with_a_way_on(fake, tmp_path, answer, w
         RuntimeError,
         match=f"The service gave no usable reply \\({words}\\): try later, or use RuleAnalyst",
     ) as caught:
-        asking(service, tmp_path, timeout=0.2 if answer == "hang" else 5.0).analyse(evidence())
+        asking(service, tmp_path, timeout=0.2 if answer == "hang" else 60.0).analyse(evidence())
     assert SECRET not in str(caught.value)
     assert not list(tmp_path.glob("*.json")), "nothing unusable is kept"
 
