@@ -1,4 +1,4 @@
-"""How sure is a number? Every interval, paired test, correction and power calculation of the course.
+"""How sure is a number? Every interval, paired test, correction and power calculation.
 
 Intervals are 95 % bootstrap intervals (Efron & Tibshirani 1993) from scipy, with a fixed seed: the
 same values give the same interval. For up to BCA_LIMIT values they are bias-corrected (BCa), for
@@ -20,6 +20,7 @@ __all__ = [
     "Interval",
     "auc_interval",
     "bootstrap",
+    "correlation_interval",
     "difference_interval",
     "holm",
     "images_needed",
@@ -73,8 +74,7 @@ def bootstrap(
 ) -> Interval:
     """The 95 % percentile interval of `statistic(*samples)`; each sample is an array (N, ...).
 
-    paired: the same rows are drawn from all samples (labels and predictions, say); otherwise each
-    sample is drawn by itself. Draws in which the statistic is NaN are left out.
+    paired: the same rows are drawn from all samples. Draws whose statistic is NaN are left out.
     """
     arrays = [np.asarray(sample) for sample in samples]
     rng = np.random.default_rng(seed)
@@ -91,11 +91,25 @@ def bootstrap(
     return Interval(float(statistic(*arrays)), float(low), float(high))
 
 
+def correlation_interval(statistic: Callable[..., float], *samples: ArrayLike) -> Interval:
+    """The 95 % interval of a correlation `statistic(*samples)`: jackknife on Fisher's scale.
+
+    samples: arrays (N, ...) about the same rows, each left out once (Tukey 1958). A bootstrap of
+    averaged rows is too low: rows drawn twice leave fewer different ones. One row gives NaN.
+    """
+    arrays = [np.asarray(sample) for sample in samples]
+    n, estimate = len(arrays[0]), float(statistic(*arrays))
+    shorter = [statistic(*(np.delete(a, i, 0) for a in arrays)) for i in range(n) if n > 1]
+    z, *others = np.arctanh(np.clip([estimate, *shorter], -1 + 1e-12, 1 - 1e-12))
+    error = math.sqrt((n - 1) * np.var(others)) if n > 1 else math.nan
+    reach = stats.t.ppf(0.975, n - 1) * error
+    return Interval(estimate, math.tanh(z - reach), math.tanh(z + reach))
+
+
 def mean_interval(values: ArrayLike, draws: int = DRAWS, seed: int = 0) -> Interval:
     """Mean of values (N,) with its 95 % bootstrap interval.
 
-    Equal values give an interval without width; a single value has none (NaN). Raises ValueError
-    for no values and for values that are not finite.
+    Equal values give no width, a single value NaN. ValueError if there is none or not all finite.
     """
     array = _values(values)
     mean = float(array.mean())
@@ -165,8 +179,7 @@ def auc_interval(
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     """Holm's correction (1979) for many tests at once: adjusted p-values in the same order.
 
-    A comparison that keeps its adjusted value below 0.05 stands although `len(p_values)` were
-    made. Raises ValueError for values outside 0..1.
+    A comparison with an adjusted value below 0.05 stands. ValueError for values outside 0..1.
     """
     p = np.asarray(p_values, dtype=np.float64)
     if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
@@ -185,7 +198,7 @@ def permutation_p(
 
     paired: a and b (N,) are about the same images, and each image's two values are exchanged
     (b=None: a holds the differences). Otherwise all values are dealt anew. Exact where there are
-    no more arrangements than `draws`, else from that many random ones.
+    no more arrangements than `draws`, else from that many at random.
     """
     first = _values(a)
     second = np.zeros_like(first) if b is None else _values(b)
@@ -211,8 +224,7 @@ def images_needed(effect: float, sd: float, power: float = 0.8, alpha: float = 0
     """How many images a paired difference needs to be seen: two-sided t-test, at least 2.
 
     effect: the smallest mean difference that matters; sd: standard deviation of the differences
-    between images; power: the chance of finding the effect if it is there. Raises ValueError for
-    an effect of zero, which no number of images can show.
+    between images; power: the chance of finding the effect. ValueError for an effect of zero.
     """
     if effect == 0 or sd < 0 or not math.isfinite(effect) or not math.isfinite(sd):
         raise ValueError("Give an effect other than 0 and a standard deviation of 0 or more.")

@@ -16,77 +16,30 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
 from ..models import Targets, evaluating, kind, per_chunk, prepare
 from . import attention
 from .methods import METHODS, question_about
+from .similarity import SIMILARITIES, check_similarity, similarity_of, to_grid
 
-# ---------------------------------------------------------------- how alike two maps are
-
-
-def _centred(x: torch.Tensor) -> torch.Tensor:
-    """x minus its mean over the last axis; a constant map becomes exactly zero, not rounding noise."""
-    away = x - x.mean(-1, keepdim=True)
-    return torch.where(
-        away.norm(dim=-1, keepdim=True) > 1e-6 * x.norm(dim=-1, keepdim=True), away, 0
-    )
-
-
-def _ranks(x: torch.Tensor) -> torch.Tensor:
-    """Ranks 1..N over the last axis; equal values share their mean rank, as in scipy."""
-    x = x.contiguous()
-    order = x.sort(-1).values
-    below, upto = (torch.searchsorted(order, x, right=right) for right in (False, True))
-    return (below + upto + 1).to(x) / 2
-
-
-def _cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return (F.normalize(a, dim=-1, eps=1e-30) * F.normalize(b, dim=-1, eps=1e-30)).sum(-1)
-
-
-SIMILARITIES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
-    "cosine": _cosine,
-    "pearson": lambda a, b: _cosine(_centred(a), _centred(b)),
-    "spearman": lambda a, b: _cosine(_centred(_ranks(a)), _centred(_ranks(b))),
-}
-
-
-def similarity_of(a: torch.Tensor, b: torch.Tensor, similarity: str = "cosine") -> torch.Tensor:
-    """How alike two maps over N patches are: (..., N) and (..., N) -> (...), -1..1.
-
-    Cosine is 0..1 for maps without a sign. A map that is zero everywhere has no direction and
-    scores 0; with Pearson and Spearman so does a constant one. Raises ValueError for an unknown
-    similarity.
-    """
-    if similarity not in SIMILARITIES:
-        raise ValueError(
-            f"There is no similarity {similarity!r}: use one of {', '.join(SIMILARITIES)}."
-        )
-    return SIMILARITIES[similarity](a, b)
-
+__all__ = [
+    "SIMILARITIES",
+    "HeadRanges",
+    "attention_rows",
+    "attributions",
+    "floor",
+    "head_entropy",
+    "head_ranges",
+    "ia_scores",
+    "late_mean",
+    "published",
+    "similarity_of",
+    "to_grid",
+]
 
 # ---------------------------------------------------------------- the two maps
-
-
-def _overlap(n_in: int, n_out: int) -> torch.Tensor:
-    """Share of each of n_in pixels in the mean over each of n_out equal stretches, (n_out, n_in)."""
-    edges = torch.arange(n_out + 1, dtype=torch.float64)[:, None] * n_in / n_out
-    pixel = torch.arange(n_in)
-    shared = torch.minimum(edges[1:], pixel + 1) - torch.maximum(edges[:-1], pixel)
-    return (shared.clamp(min=0) * n_out / n_in).float()
-
-
-def to_grid(heatmaps: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """Mean magnitude over each patch: (B, h, w), any type, -> float (B, rows, columns), 0 or more.
-
-    A pixel that lies across a border counts with its share on either side.
-    """
-    heat = heatmaps if heatmaps.is_floating_point() else heatmaps.float()
-    down, across = (_overlap(*n).to(heat) for n in zip(heat.shape[-2:], grid, strict=True))
-    return down @ heat.abs() @ across.T
 
 
 def attributions(
@@ -98,7 +51,7 @@ def attributions(
     progress: bool = False,
     **options: Any,
 ) -> torch.Tensor:
-    """An attribution on the model's patch grid: uint8 (B, 3, h, w) -> float32 (B, rows, columns), CPU.
+    """An attribution on the patch grid: uint8 (B, 3, h, w) -> float32 (B, rows, columns), CPU.
 
     The method's map at its own resolution, absolute, averaged over each patch. attribution: a name
     in explain.METHODS that works on this model; options: that method's; targets as in
@@ -153,7 +106,7 @@ def _of_rows(
     progress: bool,
     make: Callable[[torch.Tensor, slice], torch.Tensor],
 ) -> torch.Tensor:
-    """What `make` makes of the attention rows (b, L, heads, patches) of each slice of the images, joined."""
+    """What `make` gives for the attention rows (b, L, heads, patches) of each slice, joined."""
     with _bar(len(images), "attention", progress) as bar:
 
         def run(rows: slice, _: int) -> torch.Tensor:
@@ -187,19 +140,17 @@ def ia_scores(
     only scores and patch maps are kept of all. Raises ValueError for anything unknown.
     """
     grid = _grid(model)
-    if similarity not in SIMILARITIES:  # before the slow part
-        raise ValueError(
-            f"There is no similarity {similarity!r}: use one of {', '.join(SIMILARITIES)}."
-        )
+    check_similarity(similarity)  # before the slow part
     if isinstance(attribution, str):
-        found = attributions(model, images, attribution, targets, chunk, progress, **options)
+        maps = attributions(model, images, attribution, targets, chunk, progress, **options)
     elif attribution.ndim != 3 or len(attribution) != len(images):
         raise ValueError(
-            f"The attribution has shape {tuple(attribution.shape)}: give one map (h, w) for each of the {len(images)} images."
+            f"The attribution has shape {tuple(attribution.shape)}: give a map (h, w) for each of "
+            f"the {len(images)} images."
         )
     else:
-        found = to_grid(attribution.cpu(), grid).float()
-    places = found.flatten(1)[:, None, None]  # (B, 1, 1, patches), the same for all heads
+        maps = to_grid(attribution.cpu(), grid).float()
+    places = maps.flatten(1)[:, None, None]  # (B, 1, 1, patches), the same for all heads
 
     def scores(seen: torch.Tensor, rows: slice) -> torch.Tensor:
         return similarity_of(seen, places[rows].expand_as(seen), similarity)
@@ -224,16 +175,17 @@ def late_mean(scores: torch.Tensor) -> torch.Tensor:
 def head_entropy(
     model: nn.Module, images: torch.Tensor, chunk: int = 32, progress: bool = False
 ) -> torch.Tensor:
-    """Entropy of every head's attention row: uint8 (B, 3, h, w) -> float32 (B, L, heads), 0..1, CPU."""
+    """Entropy of every head's attention row: uint8 (B, 3, h, w) -> float32 (B, L, heads), 0..1."""
     return _of_rows(model, images, chunk, progress, lambda seen, _: attention.entropy(seen))
 
 
 def published(panel: str = "IAV") -> dict[str, torch.Tensor]:
-    """The published curves: {pretraining: (12 blocks, 12 heads), descending within a block}, NaN if unreadable.
+    """The published curves: {pretraining: (12 blocks, 12 heads)}, descending within a block.
 
-    Read off the result figure of Park & Choi (2022, arXiv 2211.15428) to about 0.03: four ViT-B
-    after fine-tuning, BEiT and DINO pretrained without labels, DeiT and ImageNet-21k with labels.
-    panel: "IAV" or "AAV", as the figure names its two halves. Raises ValueError for another panel.
+    NaN if the figure cannot be read. Read off the result figure of Park & Choi (2022, arXiv
+    2211.15428) to about 0.03: four ViT-B after fine-tuning, BEiT and DINO pretrained without
+    labels, DeiT and ImageNet-21k with labels. panel: "IAV" or "AAV", as the figure names its two
+    halves. Raises ValueError for another panel.
     """
     table = pd.read_csv(Path(__file__).with_name("iav_published.csv"))
     if panel not in set(table["panel"]):
@@ -262,7 +214,7 @@ class HeadRanges:
 
 
 def _icc(scores: np.ndarray) -> tuple[float, float, float]:
-    """One-way random effects, images as repeats: (B, heads) -> intraclass correlation, variances."""
+    """One-way random effects, images as repeats: (B, heads) -> ICC and the two variances."""
     repeats = len(scores)
     within = scores.var(0, ddof=1).mean()
     between = (repeats * scores.mean(0).var(ddof=1) - within) / repeats
@@ -275,12 +227,14 @@ def head_ranges(scores: torch.Tensor, n: int = 1000, seed: int = 0) -> HeadRange
 
     scores: (B, L, heads), B >= 2; n draws of whole images, so that what all heads of an image
     share counts as variation within heads. Draws repeat images and so understate the variation
-    within: the interval is moved until the median draw is the ICC. Raises ValueError for fewer than two images.
+    within: the interval is moved until the median draw is the ICC. Raises ValueError for fewer
+    than two images.
     """
     table = scores.flatten(1).double().numpy()
     if len(table) < 2:
         raise ValueError(
-            "One image shows no variation: give the scores of two or more to compare heads with images."
+            "One image shows no variation: give the scores of two or more to compare heads with "
+            "images."
         )
     rng = np.random.default_rng(seed)
     draws = [_icc(table[rng.integers(0, len(table), len(table))])[0] for _ in range(n)]

@@ -16,9 +16,10 @@ from .comparison import (
 from .diffusion import DiffusionGenerator
 from .experiment import Loop, Outcome, Plan, run_seed
 from .findings import WORDS, Evidence, Finding, RuleAnalyst, appearance, gather, traits
-from .generators import RecomposeGenerator, ShapesGenerator
 from .late import LateRecipe
 from .moves import BROKEN, FIXED, RIGHT, inside, judge, middle
+from .recompose import RecomposeGenerator
+from .redraw import ShapesGenerator
 
 __all__ = [
     "ARMS",

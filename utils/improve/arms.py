@@ -39,7 +39,7 @@ PAPER = {
     "both": 0.978,
     "lora": 0.934,
 }  # Vemula et al., accuracy
-ASKED_BY = {  # whose generated images an arm is trained on
+SOURCE_OF = {  # which generated images an arm is trained on
     "generated": "both",
     "both": "both",
     "lora": "both",
@@ -68,7 +68,7 @@ def training_set(
 ) -> ImageSet:
     """What an arm is retrained on. Every arm gets as many images, so that all take as many steps.
 
-    made: the generated images by who asked for them, as ASKED_BY names it.
+    made: the generated images by their source, as SOURCE_OF names it.
     """
     plain = replace(train_set, masks=None)
     n = len(made["both"].labels)
@@ -77,9 +77,9 @@ def training_set(
         images, labels = ordinary(train_set.images[again], seed), train_set.labels[again]
     elif arm == "more_steps":
         images, labels = train_set.images[again], train_set.labels[again]
-    elif arm in ASKED_BY:
-        source = made[ASKED_BY[arm]]
-        images, labels = source.images, source.labels
+    elif arm in SOURCE_OF:
+        generated = made[SOURCE_OF[arm]]
+        images, labels = generated.images, generated.labels
     else:
         raise ValueError(f"There is no arm {arm!r} to retrain: use {', '.join(ARMS[1:])}.")
     if arm == "generated":
@@ -109,7 +109,7 @@ def add_lora(model: nn.Module, rank: int = 8, first: int = 0) -> None:
         ) from None
     if not hasattr(model, "blocks"):
         raise ValueError(
-            f"LoRA is for the blocks of a Vision Transformer, which {model.arch} has not."
+            f"LoRA is for the blocks of a Vision Transformer, which {model.arch} does not have."
         )
     numbers = "|".join(str(i) for i in range(first, len(model.blocks)))
     layers = rf"blocks\.({numbers})\.(attn\.(qkv|proj)|mlp\.fc\d)"

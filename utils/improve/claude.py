@@ -52,11 +52,11 @@ class ClaudeAnalyst:
             raise ValueError(
                 "There is no mistake to analyse: give more validation images, or a weaker model."
             )
-        chosen = evidence.failed[: self.limit].tolist()
-        looks = {i: self._look(evidence, i) for i in chosen}
+        mistakes = evidence.failed[: self.limit].tolist()
+        looks = {i: self._look(evidence, i) for i in mistakes}
         client = self._paid_client(evidence, looks)
         findings, problems = [], []
-        for i in chosen:
+        for i in mistakes:
             try:
                 text = self.service.reply(client, looks[i])
                 prompt = self.service.reply(client, self._ask(evidence, i, looks[i]), words=100)
@@ -66,7 +66,7 @@ class ClaudeAnalyst:
             label, other = int(evidence.labels[i]), int(evidence.predicted[i])
             findings.append(Finding(label, other, (i,), text, prompt))
         if problems:
-            print(f"{len(problems)} of {len(chosen)} mistakes have no finding: {problems[0]}")
+            print(f"{len(problems)} of {len(mistakes)} mistakes have no finding: {problems[0]}")
         if not findings:
             raise RuntimeError(
                 f"The service gave no usable reply ({problems[0]}): try later, or {WAY_ON}."

@@ -1,4 +1,4 @@
-"""What all seeds together say: intervals, paired differences, and verdicts on what was published."""
+"""All seeds together: intervals, paired differences, and verdicts on what was published."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _scores(counts: np.ndarray) -> dict[str, np.ndarray]:
 
 
 class Comparison:
-    """All arms over all seeds, with 95 % percentile bootstrap intervals that draw seeds and test images.
+    """All arms over all seeds, with 95 % percentile bootstrap intervals over seeds and test images.
 
     The same draws serve every arm, so that differences are paired. With few seeds the intervals
     are too narrow rather than too wide.

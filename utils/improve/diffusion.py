@@ -15,10 +15,10 @@ from .findings import Evidence, Finding
 
 @dataclass(frozen=True)
 class DiffusionGenerator:
-    """The findings' prompts painted by Stable Diffusion XL (Podell et al. 2023); needs a GPU and `pip install diffusers`.
+    """The findings' prompts painted by Stable Diffusion XL (Podell et al. 2023).
 
-    pipeline: any callable with diffusers' signature (prompt, generator=...) -> .images, PIL; by default
-    SDXL is loaded, and downloaded on first use.
+    It needs a GPU and `pip install diffusers`. pipeline: any callable with diffusers' signature
+    (prompt, generator=...) -> .images, PIL; by default SDXL, which is downloaded on first use.
     """
 
     model: str = "stabilityai/stable-diffusion-xl-base-1.0"
@@ -32,7 +32,8 @@ class DiffusionGenerator:
             from diffusers import AutoPipelineForText2Image
         except ImportError:
             raise RuntimeError(
-                "The package diffusers is not installed: run pip install diffusers, or use RecomposeGenerator."
+                "The package diffusers is not installed: run pip install diffusers, or use "
+                "RecomposeGenerator."
             ) from None
         if not torch.cuda.is_available():
             raise RuntimeError(
@@ -46,7 +47,7 @@ class DiffusionGenerator:
     def make(
         self, evidence: Evidence, requests: Sequence[tuple[Finding, int]], seed: int
     ) -> torch.Tensor:
-        """One painting for each request at the size of the evidence's images; uint8 (K, 3, H, W)."""
+        """One painting for each request, as large as the evidence's images; uint8 (K, 3, H, W)."""
         paint, size = self._load(), evidence.images.shape[-1]
         made = []
         for k, (finding, _) in enumerate(requests):

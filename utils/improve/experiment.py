@@ -22,7 +22,7 @@ from ..data import ImageSet, Splits
 from ..env import seed_everything
 from ..evaluate import Predictions
 from ..train import Recipe, save
-from .arms import ARMS, ASKED_BY, fingerprint, retrain, training_set
+from .arms import ARMS, SOURCE_OF, fingerprint, retrain, training_set
 from .findings import Analyst, Evidence, Finding, gather
 from .generators import Generated, Generator, generate, random_findings
 from .late import Early, LateRecipe
@@ -47,7 +47,7 @@ class Plan:
 
 @dataclass
 class Outcome:
-    """One seed of the loop. findings and made: by who asked, as ASKED_BY names it."""
+    """One seed of the loop. findings and made: by source, as SOURCE_OF names them."""
 
     seed: int
     evidence: Evidence
@@ -89,12 +89,12 @@ class Loop:
         evidence = gather(baseline, parts.val, plan.method)
         outcome = Outcome(seed, evidence, {}, {}, {"baseline": baseline})
         generator = plan.generator(baseline, parts.train, seed)
-        wanted = {ASKED_BY[arm] for arm in plan.arms if arm in ASKED_BY} | {"both"}
-        for asked, seen in seen_by(evidence, seed).items():
-            if asked in wanted:
+        wanted = {SOURCE_OF[arm] for arm in plan.arms if arm in SOURCE_OF} | {"both"}
+        for source, seen in seen_by(evidence, seed).items():
+            if source in wanted:
                 findings = plan.analyst.analyse(seen)
-                outcome.findings[asked] = findings
-                outcome.made[asked] = generate(generator, seen, findings, plan.count, seed)
+                outcome.findings[source] = findings
+                outcome.made[source] = generate(generator, seen, findings, plan.count, seed)
         if "random_generated" in wanted:
             chance = random_findings(evidence, outcome.findings["both"], seed)
             count = len(outcome.made["both"].labels)

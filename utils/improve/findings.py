@@ -1,7 +1,7 @@
 """Mistakes and their maps in, written findings and image prompts out: the first half of the loop.
 
-After Vemula et al., *Does Explainability Help in Improving ViTs?*: look at what the model looked at where it
-failed, say in words what those images have in common, ask for images that have it.
+After Vemula et al., *Does Explainability Help in Improving ViTs?*: look at the maps of the
+mistakes, say in words what those images have in common, ask for images that have it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ COLOURS = {
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a model said about images that it was not trained on, where it looked, and where it failed."""
+    """Predictions of a model on images that it was not trained on, their maps, and its mistakes."""
 
     images: torch.Tensor  # uint8 (N, 3, H, W)
     labels: torch.Tensor  # int64 (N,)
@@ -86,7 +86,7 @@ class Finding:
     members: tuple[int, ...]  # indices into the evidence
     text: str
     prompt: str  # at most 100 words
-    rule: Rule | None = None  # None where the words name nothing that is measured
+    rule: Rule | None = None  # None if the words name nothing that is measured
 
 
 class Analyst(Protocol):
@@ -116,8 +116,9 @@ def gather(
     if not len(failed):
         failed = confidence.argsort(stable=True)[:fallback]
         print(
-            f"No mistake among {len(image_set)} validation images: the loop works on the {len(failed)} "
-            "least certain answers instead. More validation images would show real mistakes."
+            f"No mistake among {len(image_set)} validation images: the loop works on the "
+            f"{len(failed)} least certain answers instead. More validation images would show "
+            "real mistakes."
         )
     maps = explain(model, image_set.images, predicted, method=method)
     return Evidence(
@@ -152,7 +153,7 @@ def appearance(images: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def centre(mass: torch.Tensor) -> torch.Tensor:
-    """Centre of mass (y, x) of maps or masks (N, H, W), -1..1 from the middle: (N, 2); the middle if empty."""
+    """Centre of mass (y, x) of maps or masks (N, H, W): (N, 2) in -1..1; 0, 0 if empty."""
     mass = mass.float().clamp(min=0)
     height, width = mass.shape[-2:]
     y, x = torch.linspace(-1, 1, height), torch.linspace(-1, 1, width)
@@ -161,13 +162,13 @@ def centre(mass: torch.Tensor) -> torch.Tensor:
 
 
 def traits(evidence: Evidence) -> dict[str, torch.Tensor]:
-    """All of WORDS for each image of the evidence, each (N,): how it looks and where it was looked at."""
+    """All of WORDS for each image of the evidence, each (N,): its looks and where its map lies."""
     looked = {"distance": centre(evidence.maps).norm(dim=1), "spread": spread(evidence.maps)}
     return appearance(evidence.images) | looked
 
 
 def colour_name(image: torch.Tensor, heatmap: torch.Tensor) -> str:
-    """The nearest of COLOURS to the mean colour where the map (H, W) has its mass; image uint8 (3, H, W)."""
+    """The nearest of COLOURS to the mean colour of image, uint8 (3, H, W), weighted by its map."""
     weight = heatmap.clamp(min=0) + 1e-9
     mean = (image.float() * weight).sum((1, 2)) / weight.sum()
     return min(COLOURS, key=lambda name: float((mean - torch.tensor(COLOURS[name])).norm()))
@@ -189,7 +190,7 @@ class RuleAnalyst:
     notable: float = 0.5
 
     def analyse(self, evidence: Evidence) -> list[Finding]:
-        """One finding for each cluster of mistakes, the largest first. ValueError without any mistake."""
+        """A finding for each cluster of mistakes, the largest first. ValueError without any."""
         if not len(evidence.failed):
             raise ValueError(
                 "There is no mistake to analyse: give more validation images, or a weaker model."

@@ -21,7 +21,7 @@ from torch import nn
 
 from ..data import ImageSet
 from ..models import evaluating, prepare
-from ..train import save
+from ..train import quick_arithmetic, save
 
 CHUNK = 128  # images per forward
 
@@ -91,7 +91,7 @@ class Early:
 
         hook = self.model.blocks[self.depth].register_forward_pre_hook(catch)
         try:
-            with evaluating(self.model), torch.no_grad():
+            with evaluating(self.model), torch.no_grad(), quick_arithmetic(self.model):
                 for part in images.split(CHUNK):
                     with suppress(_EnoughError):
                         self.model(prepare(self.model, part.flip(3) if mirrored else part))
@@ -101,7 +101,7 @@ class Early:
 
     def logits(self, model: nn.Module, features: torch.Tensor) -> torch.Tensor:
         """Logits (N, C) of a model with these early blocks, from kept features."""
-        with evaluating(model), torch.no_grad():
+        with evaluating(model), torch.no_grad(), quick_arithmetic(model):
             parts = [late_forward(model, self.depth, f) for f in features.split(CHUNK)]
         return torch.cat(parts).float().cpu()
 
@@ -142,7 +142,9 @@ def fit_late(
         for rows in torch.randperm(len(labels), generator=generator).split(recipe.batch):
             mirrored = torch.rand(len(rows), generator=generator) < 0.5
             x = torch.where(mirrored.to(device)[:, None, None], views[1][rows], views[0][rows])
-            loss = F.cross_entropy(late_forward(model, early.depth, x), labels[rows])
+            with quick_arithmetic(model):
+                logits = late_forward(model, early.depth, x)
+            loss = F.cross_entropy(logits.float(), labels[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

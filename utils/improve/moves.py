@@ -16,8 +16,9 @@ FIXED, BROKEN, RIGHT = "fixed", "newly wrong", "right before and after"
 
 
 def middle(height: int, width: int, share: float = 0.5) -> torch.Tensor:
-    """The disc in the middle that covers `share` of the picture, bool (height, width): a stand-in for the object
-    where no mask is known, good as far as photographers centre their subject.
+    """The disc in the middle that covers `share` of the picture, bool (height, width).
+
+    A stand-in for the object if there are no masks, good as far as photographers centre it.
     """
     y, x = torch.meshgrid(
         torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij"
@@ -26,7 +27,7 @@ def middle(height: int, width: int, share: float = 0.5) -> torch.Tensor:
 
 
 def inside(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Share of each map's mass (N, h, w) in its mask, bool (N, h, w) or one for all (h, w): (N,) in 0..1."""
+    """Share of each map's mass (N, h, w) in its mask, bool (N, h, w) or (h, w): (N,) in 0..1."""
     mass = maps.abs()
     return (mass * masks).sum((1, 2)) / mass.sum((1, 2)).clamp(min=1e-12)
 
@@ -62,9 +63,9 @@ def judge(groups: Mapping[str, tuple[np.ndarray, np.ndarray]], size: float = SIZ
         for kind in (BROKEN, RIGHT)
         if counts[FIXED] > 1 and counts[kind] > 1
     }
-    few = [kind for kind, count in counts.items() if count < needed]
-    if few:
-        lacking = ", ".join(f"{counts[kind]} {kind}" for kind in few)
+    short = [kind for kind, count in counts.items() if count < needed]
+    if short:
+        lacking = ", ".join(f"{counts[kind]} {kind}" for kind in short)
         verdict = f"inconclusive: {lacking} of the {needed} images of each kind that it needs"
     elif (
         rise[FIXED].above(0) and rise[FIXED].mean >= size and all(m.above(0) for m in more.values())

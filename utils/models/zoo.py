@@ -21,6 +21,7 @@ from .parts import head, new_head, outputs
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 COURSE = ("resnet34_slim", "vit_mini", "alexnet_slim")  # small enough for a CPU
+STUDIES = ("transfer.", "matched.")  # files beside the cards that are none
 
 
 def _alexnet_slim(num_classes: int) -> nn.Module:
@@ -116,7 +117,7 @@ def card(arch: str, variant: str | None = None) -> dict:
     """
     file = WEIGHTS / f"{arch}.{variant or course_variant(arch)}.json"
     if not file.exists():
-        cards = [f for f in sorted(WEIGHTS.glob("*.json")) if not f.name.startswith("transfer.")]
+        cards = [f for f in sorted(WEIGHTS.glob("*.json")) if not f.name.startswith(STUDIES)]
         there = [f"{f.stem.replace('.', ' with course:')}" for f in cards]
         raise FileNotFoundError(
             f"There are no course weights {file.name} in {WEIGHTS.name}/: use weights='none' "

@@ -83,6 +83,25 @@ def test_any_statistic_paired_or_not():
     assert broken.low < 0.2  # rows drawn apart have nothing to do with each other
 
 
+def _of_means(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.corrcoef(a.mean(0), b.mean(0))[0, 1])
+
+
+def test_the_interval_of_a_correlation_of_means_covers_where_the_bootstrap_is_too_low():
+    rng = np.random.default_rng(0)
+    heads = rng.normal(size=30)
+    inside, below = [], []
+    for _ in range(60):
+        a, b = (heads + rng.normal(scale=0.8, size=(40, 30)) for _ in range(2))
+        estimate, low, high = stats.correlation_interval(_of_means, a, b)
+        assert low < estimate < high <= 1
+        # what 40 images give on average: the means' noise lowers the correlation
+        inside.append(low <= heads.var() / (heads.var() + 0.64 / 40) <= high)
+        below.append(stats.bootstrap(_of_means, a, b, paired=True, draws=40).high < estimate)
+    assert np.mean(inside) >= 0.85 and np.mean(below) > 0.2
+    assert math.isnan(stats.correlation_interval(_of_means, a[:1], b[:1]).low)
+
+
 def test_holm_on_known_numbers():
     assert stats.holm([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert stats.holm([0.9, 0.5]).tolist() == [1.0, 1.0]

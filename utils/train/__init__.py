@@ -1,8 +1,10 @@
 """Training: recipes, one resumable loop, fine-tuning and the making of course weights."""
 
 from . import processes
+from .arithmetic import quick_arithmetic
 from .chapter_models import explained, finetuned, run_dir
 from .checkpoint import save
+from .matched import load_matched, measure
 from .recipes import FEW, NAMED, PRETRAIN, RECIPES, SELFSUP, Recipe, learning_rate
 from .supervised import History, fit
 from .transfer import finding, load_study, summary
@@ -20,8 +22,11 @@ __all__ = [
     "finetuned",
     "fit",
     "learning_rate",
+    "load_matched",
     "load_study",
+    "measure",
     "processes",
+    "quick_arithmetic",
     "run_dir",
     "save",
     "summary",

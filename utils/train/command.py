@@ -5,6 +5,7 @@ python -m utils.train pretrain ARCH [--epochs N ...]   make course weights
 python -m utils.train distil ARCH [--epochs N ...]     make course weights from an ImageNet network
 python -m utils.train compare ARCH                     fine-tune all its course weights alike
 python -m utils.train transfer ARCH                    accuracy against the number of images
+python -m utils.train matched vit_mini                 initialisations compared at equal accuracy
 accelerate launch -m utils.train --profile full        fine-tune on several GPUs, batches shared out
 
 A command that was stopped goes on where it was when it is given again.
@@ -19,7 +20,7 @@ import sys
 from dataclasses import replace
 
 from ..env import profile
-from . import distill, pretrain, starts, transfer
+from . import distill, matched, pretrain, starts, transfer
 from .chapter_models import finetuned
 from .recipes import DISTIL, DISTIL_MORE, FROM_IMAGENET, NAMED, PRETRAIN, SELFSUP, Recipe
 
@@ -89,6 +90,10 @@ def _transfer(options: argparse.Namespace, line: str, parser: argparse.ArgumentP
     print(json.dumps(transfer.study(options.arch, line), indent=1))
 
 
+def _matched(options: argparse.Namespace, line: str, parser: argparse.ArgumentParser) -> None:
+    matched.study(options.arch, line)
+
+
 def _distil(options: argparse.Namespace, line: str, parser: argparse.ArgumentParser) -> None:
     recipes = DISTIL if options.start == "none" else DISTIL_MORE
     recipe = _changed(recipes[options.arch], options)
@@ -152,4 +157,5 @@ TASKS = {  # what runs, and for which architectures; none: it takes no name
     "distil": (_distil, tuple(DISTIL)),
     "compare": (_compare, tuple(PRETRAIN)),
     "transfer": (_transfer, tuple(DISTIL)),
+    "matched": (_matched, ("vit_mini",)),
 }

@@ -197,7 +197,7 @@ def test_bad_requests_are_refused(vit):
     with pytest.raises(ValueError, match="smoothgrad has no option 'steps'"):
         iav.ia_scores(vit, images, steps=3)
     with pytest.raises(
-        ValueError, match=r"shape \(3, 4, 4\): give one map \(h, w\) for each of the 2 images"
+        ValueError, match=r"shape \(3, 4, 4\): give a map \(h, w\) for each of the 2 images"
     ):
         iav.ia_scores(vit, images, torch.rand(3, 4, 4))
     with pytest.raises(ValueError, match="ResNet has no patches"):

@@ -22,11 +22,22 @@ from PIL import Image
 from utils import data, models
 from utils.data import pairs
 from utils.evaluate import Predictions
-from utils.improve import arms, checks, comparison, experiment, findings, generators, late, moves
+from utils.improve import (
+    RecomposeGenerator,
+    ShapesGenerator,
+    arms,
+    checks,
+    comparison,
+    experiment,
+    findings,
+    generators,
+    late,
+    moves,
+    recompose,
+)
 from utils.improve.claude import KEY, ClaudeAnalyst, Transport
 from utils.improve.diffusion import DiffusionGenerator
 from utils.improve.findings import Evidence, Finding, RuleAnalyst
-from utils.improve.generators import RecomposeGenerator, ShapesGenerator
 from utils.plots import feedback
 from utils.train import Recipe
 
@@ -73,7 +84,7 @@ def evidence(n: int = 40, failed: list[int] | None = None) -> Evidence:
 
 def sources(n: int = 12) -> RecomposeGenerator:
     some = evidence(n, [])
-    return RecomposeGenerator(some.images.roll(1, 3), some.labels, generators.cut_out(some.maps))
+    return RecomposeGenerator(some.images.roll(1, 3), some.labels, recompose.cut_out(some.maps))
 
 
 # ---------------------------------------------------------------- the offline analyst
@@ -401,8 +412,8 @@ def test_recomposed_images_keep_label_and_size_and_are_new() -> None:
     findings = RuleAnalyst().analyse(found)
     made = generators.generate(maker, found, findings, 30)
     assert made.images.shape == (30, 3, 32, 32) and made.images.dtype == torch.uint8
-    assert torch.equal(made.labels, found.labels[made.asked_by])
-    assert set(made.asked_by.tolist()) == {0, 1, 2, 3}
+    assert torch.equal(made.labels, found.labels[made.requested_by])
+    assert set(made.requested_by.tolist()) == {0, 1, 2, 3}
     for old in torch.cat([maker.images, found.images]):
         assert ((made.images.float() - old.float()).abs().mean((1, 2, 3)) > 3).all()
     again = generators.generate(maker, found, findings, 30)
@@ -419,20 +430,18 @@ def test_recomposed_images_stand_in_the_light_and_place_of_those_that_failed() -
     maps[:, 2:12, 18:30] = 1
     dark = replace(found, images=images, maps=maps)
     made = generators.generate(maker, dark, RuleAnalyst().analyse(dark), 24)
-    wanted = dark.images[made.asked_by].float().mean((1, 2, 3))
+    wanted = dark.images[made.requested_by].float().mean((1, 2, 3))
     assert ((made.images.float().mean((1, 2, 3)) - wanted).abs() < 12).all()
     layer = torch.cat([maker.images.float() / 255, maker.alpha[:, None]], 1)
     shift = torch.tensor([[-0.4, 0.3]]).repeat(len(layer), 1)
-    moved = generators._moved(layer, shift, torch.ones(len(layer)), np.zeros(len(layer), bool))[
-        :, 3
-    ]
+    moved = recompose._moved(layer, shift, torch.ones(len(layer)), np.zeros(len(layer), bool))[:, 3]
     gone = findings.centre(moved) - findings.centre(maker.alpha)
     assert (gone[:, 0] < -0.2).all() and (gone[:, 1] > 0.15).all()
 
 
 def test_cut_out_covers_its_share_where_the_map_is() -> None:
     maps = evidence().maps
-    alpha = generators.cut_out(maps, share=0.25)
+    alpha = recompose.cut_out(maps, share=0.25)
     assert ((alpha >= 0) & (alpha <= 1.0001)).all()
     assert (alpha.mean((1, 2)) - 0.25).abs().max() < 0.05
     assert (alpha[:, 10:18, 12:22].mean((1, 2)) > 0.7).all()
@@ -465,9 +474,9 @@ def test_shapes_are_drawn_as_the_finding_asks() -> None:
     )
     findings = [Finding(int(two.labels[i]), 0, (int(i),), "", "") for i in darkest]
     made = generators.generate(ShapesGenerator(), found, findings, 24)
-    assert torch.equal(made.labels, found.labels[made.asked_by])
+    assert torch.equal(made.labels, found.labels[made.requested_by])
     assert made.images.float().mean() < two.images.float().mean()
-    wanted = found.images[made.asked_by].float().mean((1, 2, 3))
+    wanted = found.images[made.requested_by].float().mean((1, 2, 3))
     free = generators.generate(ShapesGenerator(candidates=1), found, findings, 24)
     away = [(m.images.float().mean((1, 2, 3)) - wanted).abs().mean() for m in (made, free)]
     assert away[0] < away[1]
@@ -489,14 +498,14 @@ def test_unusable_images_are_dropped_said_and_asked_for_again(capsys) -> None:
     blank = torch.full((3, 32, 32), 9, dtype=torch.uint8)
     some = Stub(lambda k: (good, blank, found.images[0])[k % 3])
     made = generators.generate(some, found, findings, 6)
-    assert some.asked > 6 and len(made.labels) == len(made.images) == len(made.asked_by) < 6
+    assert some.asked > 6 and len(made.labels) == len(made.images) == len(made.requested_by) < 6
     assert "unusable images (blank or copies)" in capsys.readouterr().out
     with pytest.raises(
         ValueError, match="gave no usable image .*: use RecomposeGenerator, or mend the prompts"
     ):
         generators.generate(Stub(lambda k: blank), found, findings, 4)
     with pytest.raises(
-        ValueError, match=r"must be uint8 \(3, 32, 32\) each, and these are torch.float32"
+        ValueError, match=r"must be uint8 \(3, 32, 32\), and these are torch.float32"
     ):
         generators.generate(Stub(lambda k: good.float()), found, findings, 4)
     with pytest.raises(ValueError, match="There is no finding to generate images for"):

@@ -51,6 +51,26 @@ def test_late_blocks_are_compared_at_equal_accuracy(gap: float, verdict: str) ->
 
 
 @pytest.mark.parametrize(
+    ("gap", "low", "high", "verdict"),
+    [
+        (0.02, 0.05, 0.3, SAME),
+        (0.02, -0.1, 0.05, EXCLUDED),
+        (0.02, -0.1, 0.3, OPEN),
+        (0.2, 0.1, 0.3, UNTESTABLE),
+    ],
+)
+def test_the_study_at_equal_accuracy_goes_before_the_notebooks_own_runs(
+    gap: float, low: float, high: float, verdict: str
+) -> None:
+    late = {"contrast": 0.6, "mae": 0.7, "imagenet": 0.3}
+    numbers = {f"matched.{name}.ia_late_mean": value for name, value in late.items()}
+    numbers |= ends("matched.late_gap", low, high)
+    numbers |= {"matched.accuracy_gap": gap, "study.accuracy_gap": 0.25}
+    claim = "late blocks agree more without labels than with"
+    assert rows({"10_iav": numbers})[claim].verdict == verdict
+
+
+@pytest.mark.parametrize(
     ("half", "excluded", "verdict"), [(0.01, 1, EXCLUDED), (0.02, 0, OPEN), (0.004, 0, SAME)]
 )
 def test_looking_is_judged_against_the_loop_without_it(
