@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,7 +17,7 @@ from .style import (
     suptitle_of,
 )
 
-CONTROLS = {  # reference curves look the same in every figure
+CONTROLS: dict[str, dict[str, Any]] = {  # reference curves look the same in every figure
     "uniform attention": dict(color="k", ls="--", lw=1),
     "another image's attention": dict(color="0.45", ls=":", lw=1.6),
     "random weights": dict(color="0.45", ls="-.", lw=1),
