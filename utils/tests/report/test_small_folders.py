@@ -18,8 +18,8 @@ from utils import data, env, models, train
 from utils.report import results
 from utils.tests.conftest import images
 
-NAMES = ["golden $5 retriever", "_柴犬_ <b>x</b>".replace("/", "|"), "é" * 80]
-SHAPES = [(48, 48), (120, 70), (64, 200)]
+NAMES = ["a $_$ b", "_柴犬_ <b>", "é" * 80]  # the first would be a formula with an error in it
+SHAPES = [(48, 48), (60, 40), (36, 64)]
 
 
 def plant(folder: Path, counts: dict[str, int]) -> None:
@@ -58,12 +58,15 @@ def run(stem: str) -> None:
             assert not [line for line in said if line.endswith("False")], cell.id
 
 
+DOZEN = {"cat": 6, "dog": 6}
+ODD = dict(zip(NAMES, (20, 5, 2), strict=True))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("stem", ["04", "05", "06", "08", "14"])
 @pytest.mark.parametrize(
-    "counts",
-    [{"cat": 6, "dog": 6}, {NAMES[0]: 20, NAMES[1]: 5, NAMES[2]: 2}],
-    ids=["a dozen images", "odd names"],
+    ("stem", "counts"),
+    [("04", ODD), ("05", DOZEN), ("05", ODD), ("06", DOZEN), ("14", DOZEN)],
+    ids=lambda value: value if isinstance(value, str) else f"{len(value)} classes",
 )
 def test_a_notebook_runs_on_a_small_folder(stem, counts, untrained, tmp_path, monkeypatch):
     plant(tmp_path / "photographs", counts)
