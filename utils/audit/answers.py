@@ -92,7 +92,7 @@ def verdicts(answers: dict[str, dict[str, Any]]) -> None:
     interval lies below that size; "cannot be told" otherwise, with the images it would need.
     """
     measured = [part for part in answers.values() if "p" in part]
-    adjusted = stats.holm([part["p"] for part in measured]) if measured else np.array([])
+    adjusted = list(stats.holm([part["p"] for part in measured])) if measured else []
     for part, p in zip(measured, adjusted, strict=True):
         part["adjusted"] = float(p)
         distance = part["effect"] - part["size"]

@@ -76,11 +76,11 @@ def references(
     results = {}
     for kind in kinds:
 
-        def make(missing: torch.Tensor, kind: str = kind) -> np.ndarray:
+        def make(missing: torch.Tensor, kind: str = kind) -> list[float]:
             images = maps.subject.images[missing]
             each = zip(images, missing.tolist(), strict=True)
             made = [localisation.reference_maps(i[None], seed=row)[kind] for i, row in each]
-            return score(ordered(torch.cat(made), missing), missing)
+            return score(ordered(torch.cat(made), missing), missing).tolist()
 
         results[kind] = np.array(maps.subject.once(f"{name} of {kind}", rows, make))
     return results

@@ -22,8 +22,8 @@ MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3  # the network takes (level - 127
 def imagenet() -> nn.Module:
     """EfficientNet-Lite0 with 1,000 ImageNet classes, in eval mode on the CPU.
 
-    The model has .arch, .provenance, .input_size (224 pixels), .mean and .std, like the models of
-    models.build, so that it classifies and explains real photographs as they are. Raises
+    The model has .arch, .provenance, .classes, .input_size (224 pixels), .mean and .std, like the
+    models of models.build, so that it classifies and explains real photographs as they are. Raises
     ModuleNotFoundError, with the command that installs it, if the package is missing.
     """
     # a pickle, of which torch may read nothing but tensors
@@ -31,6 +31,7 @@ def imagenet() -> nn.Module:
     model = timm.create_model(ARCH, num_classes=1000)
     _fit_in_order(model, state)
     model.arch, model.input_size, model.mean, model.std = ARCH, 224, MEAN, STD
+    model.classes = imagenet_classes()
     model.provenance = f"ImageNet weights of the package {PACKAGE}"
     return model.eval()
 

@@ -60,13 +60,18 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def judged(folder: Path) -> audit.Subject:
-    return subject.load(network(), f"folder:{folder}")
+def judged() -> audit.Subject:
+    model, pictures = network(), coloured()
+    logits = models.logits_of(model, pictures)
+    return audit.Subject(model, pictures, None, "made", (), logits.argmax(1), logits)
 
 
-def test_loose_photographs_have_no_labels_and_it_is_said(judged: audit.Subject) -> None:
-    assert judged.labels is None and len(judged.images) == 12
-    assert "no labels" in judged.notes[0] and judged.quality() == {}
+def test_loose_photographs_have_no_labels_and_it_is_said(folder: Path) -> None:
+    (folder / "bad.png").write_bytes(b"no picture")
+    loose = subject.load(network(), f"folder:{folder}")
+    assert loose.labels is None and loose.images.shape == (12, 3, subject.SIDE, subject.SIDE)
+    assert "no labels" in loose.notes[0] and loose.quality() == {}
+    assert "bad.png" in loose.notes[1]
 
 
 def test_a_map_of_the_truth_passes_and_one_without_a_model_does_not(judged: audit.Subject) -> None:
