@@ -21,7 +21,9 @@ def write(repo: str, root: Path = env.ROOT) -> list[str]:
     if re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         repo = f"https://github.com/{repo}"
     if repo and not re.fullmatch(r"https://[^\s\"']+", repo):
-        raise ValueError(f"{repo!r} is no address: give REPO=name/project, or an https address.")
+        raise ValueError(
+            f"{repo!r} is not an address: give REPO=name/project, or an https address."
+        )
     texts = {
         root / "pyproject.toml": lambda text: _project(text, repo),
         root / "README.md": lambda text: readme.addressed(text, repo),

@@ -92,11 +92,11 @@ class Setting:
         """Whether the images are CIFAR-10, of which the class claims are."""
         return self.data.startswith("CIFAR-10")
 
-    def why(self, otherwise: str = "the published recipe, other images drawn") -> str:
+    def why(self, otherwise: str = "the published recipe on another draw of images") -> str:
         """Why a level may differ."""
         if not self.large:
             return SLIM
-        return otherwise if self.cifar else "other data than CIFAR-10"
+        return otherwise if self.cifar else "data other than CIFAR-10"
 
 
 # ---------------------------------------------------------------- verdicts

@@ -62,7 +62,7 @@ class Run:
             raise RuntimeError(f"{place} {self.number}: {last}") from None
         except DeadKernelError:
             raise RuntimeError(
-                f"{place} {self.number}: its Python process died, mostly for want of memory; "
+                f"{place} {self.number}: its Python process died, probably for lack of memory; "
                 "close other programs or choose a smaller profile, then run again."
             ) from None
         finally:

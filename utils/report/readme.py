@@ -47,7 +47,7 @@ ROWS = (
         ("both.minus_baseline.mean",),
     ),
     (
-        "the same minus the loop with another image's maps",
+        "the same minus the same loop with another image's maps",
         "no such control",
         "12_explain_to_improve",
         ("both.minus_other_maps.mean",),

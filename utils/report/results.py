@@ -151,7 +151,7 @@ def _rounded(stem: str, name: str, value: float) -> float | int:
     number = float(value)
     if not math.isfinite(number):
         raise ValueError(
-            f"{stem}: {name} is {number}, which is no result: find out why, or leave it out."
+            f"{stem}: {name} is {number}, which is not a result: find out why, or leave it out."
         )
     return int(number) if isinstance(value, (int, np.integer)) else float(f"{number:.6g}")
 

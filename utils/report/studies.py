@@ -50,7 +50,7 @@ def _shankaranandha(n: Numbers, run: Setting) -> list[Claim]:
             n.interval(GRADIENTS, "vit.blur_difference", "{:+.3f}"),
             f"+{FALL} of probability",
             by_size(n.ends(GRADIENTS, "vit.blur_difference"), 1, FALL),
-            "fall of the probability: marked quarter blurred, minus a random one; minus the middle: "
+            "fall in probability: marked quarter blurred, minus a random one; minus the middle: "
             + n.interval(GRADIENTS, "vit.blur_over_centre", "{:+.3f}"),
         ),
         Claim(
@@ -71,7 +71,7 @@ def _project(n: Numbers, run: Setting) -> list[Claim]:
         Claim(
             "the 12 layers have different focal points",
             PICTURES,
-            f"two blocks' maps correlate by {n.text(ATTENTION, 'vit.blocks_correlation', '{:.2f}')}",
+            f"two blocks' maps correlate at {n.text(ATTENTION, 'vit.blocks_correlation', '{:.2f}')}",
             "below 0.4; above 0.6 excludes",
             by_bars(None if alike is None else -alike, -0.5, 0.1),
             "mean over test images; the blocks have "
@@ -111,7 +111,9 @@ def studies(n: Numbers, profile: str, data: str) -> dict[str, list[Claim]]:
 
 
 def _untrained(row: Claim) -> Claim:
-    """A row of the smoke profile, whose models guess: it tests programs, no claims."""
+    """A row of the smoke profile, whose models guess: it tests programs, not claims."""
     return replace(
-        row, verdict=if_testable(False, row.verdict), how="smoke tests programs, no claims"
+        row,
+        verdict=if_testable(False, row.verdict),
+        how="the smoke profile tests programs, not claims",
     )

@@ -114,7 +114,7 @@ def _classes(n: Numbers, run: Setting) -> list[Claim]:
             extremes(n, key),
             "first and last rank",
             if_testable(run.cifar, _cat_and_ship(n, key)),
-            "inconclusive: both among the outer three" if run.cifar else CLASSES,
+            "would be inconclusive with both among the outer three" if run.cifar else CLASSES,
         )
         for key in NAMES
     ]
@@ -134,7 +134,7 @@ def _classes(n: Numbers, run: Setting) -> list[Claim]:
             "; ".join(f"{NAMES[k]}: {', '.join(confused(n, k)) or MISSING}" for k in NAMES),
             "the first three pairs",
             if_testable(run.cifar, _confusions(n)),
-            "inconclusive: cat and dog first, then others" if run.cifar else CLASSES,
+            "would be inconclusive with only cat and dog as published" if run.cifar else CLASSES,
         ),
         Claim(
             "three to five epochs suffice",
@@ -188,7 +188,7 @@ def _maps(n: Numbers) -> list[Claim]:
             "–",
             "–",
             UNTESTABLE,
-            "needs outlines of parts and of unimportant regions, which CIFAR-10 has not",
+            "needs outlines of parts and of unimportant regions, which CIFAR-10 does not have",
         ),
     ]
 

@@ -66,9 +66,9 @@ def test_every_notebook_has_the_set_up_cell() -> None:
 
 def test_a_strange_address_is_one_sentence(copy: Path) -> None:
     before = texts(copy)
-    with pytest.raises(ValueError, match="'name' is no address: give REPO=name/project"):
+    with pytest.raises(ValueError, match="'name' is not an address: give REPO=name/project"):
         address.write("name", copy)
-    with pytest.raises(SystemExit, match="is no address"):
+    with pytest.raises(SystemExit, match="is not an address"):
         main(["address", "git@host:x"])
     assert texts(copy) == before
 

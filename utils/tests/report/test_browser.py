@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -105,6 +106,32 @@ def test_it_fits_a_telephone(opened: tuple[Page, list[str], list[str]]) -> None:
     page = opened[0]
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_claim_is_a_list_on_a_telephone_and_the_contents_are_folded(
+    opened: tuple[Page, list[str], list[str]],
+) -> None:
+    page = opened[0]
+    assert page.locator("nav ol").first.is_hidden()
+    cells = page.locator(".claims td")
+    for k in range(min(6, cells.count())):
+        assert cells.nth(k).get_attribute("data-head")
+        assert cells.nth(k).bounding_box()["width"] > 300  # a line of its own
+
+
+def test_the_committed_report_prints_in_thirty_pages(browser: Browser) -> None:
+    if not COMMITTED.exists():
+        pytest.skip("figures/demo/report.html has not been built")
+    assert COMMITTED.stat().st_size < 6e6
+    page = browser.new_page()
+    page.goto(COMMITTED.as_uri())
+    page.emulate_media(media="print")
+    appendix = page.locator("#appendix-every-notebook ~ figure").last
+    assert appendix.is_visible()  # nothing is hidden to save paper
+    page.emulate_media(media="screen")
+    pages = re.findall(rb"/Type\s*/Page\b", page.pdf(prefer_css_page_size=True))
+    assert 5 < len(pages) <= 30
+    page.close()
 
 
 def test_it_is_dark_at_night_and_white_on_paper(opened: tuple[Page, list[str], list[str]]) -> None:

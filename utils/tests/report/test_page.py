@@ -14,7 +14,7 @@ from nbformat import v4
 from PIL import Image
 
 from utils import env, report
-from utils.report import notebooks
+from utils.report import claims, notebooks
 
 Write = Callable[..., Path]
 Plot = Callable[[], Figure]
@@ -99,14 +99,18 @@ def example_page(write: Write, folder: Path, plot: Plot) -> Path:
     ]
     badge = notebooks.badge("15_report", "https://github.com/someone/course")
     text = (
-        f"# The $R$eport & more\n\n{badge}\n\n## Sums\n\nInline $a < b_1$, costs $5 and `$x$`.\n\n"
+        f"# 15 · The $R$eport & more\n\n{badge}\n\n## Sums\n\nInline $a < b_1$, costs $5 and `$x$`.\n\n"
         "$$\\sum_{i=1}^{n} \\frac{R_i}{Z_i + 10^{-9}} = 1$$\n\n```python\nprice = '$y$'\n```\n\n## Sums\n\n"
         "### Deeper\n\n![A saved line](figures/smoke/05_line.png)\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"
     )
     cell = v4.new_code_cell(
         "print('<code>')  # a long line " + "x" * 200, execution_count=1, outputs=outputs
     )
-    file = write("15_report", text, cell)
+    row = claims.Claim("maps <help>", "yes", "0.1 [0.0, 0.2]", "0.05", claims.OPEN, "measured")
+    table = {"text/html": claims.table({"A study": [row]}, "Claims.")}
+    claim = v4.new_code_cell("1", outputs=[v4.new_output("display_data", data=table)])
+    exercise = v4.new_markdown_cell("An exercise", metadata={"tags": ["notebook"]})
+    file = write("15_report", text, cell, claim, exercise)
     return _page(file, folder)
 
 
@@ -145,6 +149,8 @@ def test_the_page_says_what_was_meant(write_notebook: Write, tmp_path: Path, plo
         assert phrase in words
     assert "9.9it/s" not in words and "IntSlider" not in words and "color: red" not in page.html
     assert "print(" not in words  # no code of the notebook
+    assert "An exercise" not in words and "15 · " not in words  # they belong to the notebook
+    assert '<td data-head="claim">maps &lt;help&gt;</td>' in page.html
     assert len(page.ids) == len(set(page.ids))
     inside = [link[1:] for link in page.links if link.startswith("#")]
     assert inside == ["sums", "sums-", "deeper"] and set(inside) <= set(page.ids)
