@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from .. import env
-from . import explanations, inputs
+from . import costs, explanations, inputs
 from .alone import here
 from .measure import Entry
 
@@ -36,6 +36,7 @@ CASES: dict[str, Callable[[torch.device, bool], list[Entry]]] = {
     "lrp_b8": partial(explanations.lrp_, batch=8),
     "attention": explanations.attention_,
     "data_share": inputs.data_share,
+    **costs.CASES,
 }
 
 

@@ -168,7 +168,7 @@ def draw(
 
     labels: int64 (N,), indices into CLASSES. Returns images uint8 (N, 3, size, size) and
     masks bool (N, size, size), true where the object covers at least half a pixel. Position off
-    the centre, scale (radius 22-27 % of the width), rotation (up to 20 degrees), pattern and (a little) hue
+    the centre, scale (radius 26-30 % of the width), rotation (up to 20 degrees), pattern and (a little) hue
     are random. The same seed gives the same images.
 
     second: labels (N,) of a second object that takes the distractor's place, the harder level:
@@ -180,8 +180,8 @@ def draw(
     def uniform(low: float, high: float) -> torch.Tensor:
         return torch.rand(n, generator=generator) * (high - low) + low
 
-    radius, towards = uniform(0.22, 0.27), uniform(-math.pi, math.pi)
-    centre = _layout(radius, towards, uniform(1.0, 1.1))
+    radius, towards = uniform(0.26, 0.30), uniform(-math.pi, math.pi)
+    centre = _layout(radius, towards, uniform(1.1, 1.4))
     turned = uniform(-math.pi / 9, math.pi / 9)
     bar_radius, bar_turned = uniform(0.12, 0.16), uniform(-math.pi, math.pi)
     across = towards + math.pi + uniform(-0.5, 0.5)

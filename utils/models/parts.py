@@ -79,6 +79,8 @@ FAMILIES: tuple[tuple[type[nn.Module], Names], ...] = (
     (tv.AlexNet, _of_type("features", nn.ReLU)),
     (tv.VGG, _of_type("features", nn.ReLU)),
     (tv.SqueezeNet, _of_type("features", Fire)),
+    # not norm5, its last layer: what follows is a ReLU in place, which on a CPU also overwrites
+    # the activations that a hook has kept, so pytorch-grad-cam reads them after the ReLU there
     (tv.DenseNet, _starting("denseblock", chain="features")),
     (tv.MNASNet, _numbered("layers")),
     (tv.GoogLeNet, _starting("inception")),

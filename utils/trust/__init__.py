@@ -1,10 +1,11 @@
 """Do the maps tell the truth? Tests of explanations.
 
-The modules faithfulness, localisation, mosaics, sanity and shortcut are used by name.
+The modules faithfulness, localisation, mosaics, sanity, shortcut and single_deletion are used by
+name.
 """
 
 from ..stats import mean_interval
-from . import faithfulness, localisation, mosaics, sanity, shortcut
+from . import faithfulness, localisation, mosaics, sanity, shortcut, single_deletion
 from .blur import BLUR_EFFECT, BLUR_IMAGES, BLUR_SD, BlurTest, blur_test, box, spread
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "mosaics",
     "sanity",
     "shortcut",
+    "single_deletion",
     "spread",
 ]

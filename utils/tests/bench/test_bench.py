@@ -6,7 +6,7 @@ import threading
 import pytest
 import torch
 
-from utils.bench import cpu, measure
+from utils.bench import costs, cpu, measure
 
 NAMES = [
     "input",
@@ -21,6 +21,7 @@ NAMES = [
     "lrp_b8",
     "attention",
     "data_share",
+    *costs.CASES,
 ]
 
 
@@ -63,6 +64,9 @@ def test_what_does_not_depend_on_speed_holds(written):
     assert entries["evaluation"]["also"]["forwards_per_image"][0] == 1
     assert entries["gradcam_single"]["also"]["difference"][0] < 1e-4
     assert entries["ig_memory_steps"]["also"]["difference"][0] < 1e-5
+    for name in costs.CASES:  # no more passes than the method needs
+        made, most = entries[name]["also"]["passes"]
+        assert 1 <= made <= most
     assert (
         entries["lrp_b1"]["also"]["flops"][0] < 3.5
     )  # products a weight: 1 forward, 1 gradient, 3 relevance, against 2

@@ -61,9 +61,8 @@ def test_size_changes_the_grid_and_not_the_scene(size):
     assert images.shape == (N, 3, size, size)
     _, fine = shapes.draw(labels, size=192, seed=3)
     shrunk = torch.nn.functional.interpolate(fine[:, None].float(), (size, size), mode="area")[:, 0]
-    assert (
-        (shrunk - masks.float()).abs() > 0.6
-    ).float().mean() < 0.001  # half-covered pixels may round
+    # half-covered pixels may round
+    assert ((shrunk - masks.float()).abs() > 0.6).float().mean() < 0.002
 
 
 @pytest.fixture(scope="module")

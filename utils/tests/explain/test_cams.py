@@ -187,6 +187,28 @@ def test_cam_is_the_logit_and_gradcam_its_generalisation(pooled):
         torch.testing.assert_close(gradcam, cam.relu() / cells)
 
 
+def test_before_a_relu_in_place_gradcam_reads_what_the_layer_gave():
+    """DenseNet's norm5: the ReLU after it overwrites the activations that pytorch-grad-cam keeps."""
+    model, layer = make("DenseNet")[0], "features.norm5"
+    with torch.no_grad():
+        model.features.norm5.bias.normal_(0, 0.5)
+    x, norm = torch.randn(2, 3, 64, 64), model.features.norm5
+    ours = explain.METHODS["gradcam"].run(model, x, Question(1), batch=2, layer=layer)
+    given, left, slopes = [], [], []
+
+    def keep(_module, _inputs, output):
+        given.append(output.detach().clone())
+        left.append(output.detach())  # as a peer's hook keeps it: the same memory
+        output.register_hook(slopes.append)
+
+    norm.register_forward_hook(keep)
+    model(x)[:, 1].sum().backward()
+    weight = slopes[0].mean((2, 3), keepdim=True)
+    torch.testing.assert_close(ours, (weight * given[0]).sum(1).relu())
+    assert given[0].min() < 0 <= left[0].min()
+    assert not torch.allclose(ours, (weight * left[0]).sum(1).relu())
+
+
 # ---------------------------------------------------------------- which layer
 
 

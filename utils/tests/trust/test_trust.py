@@ -11,7 +11,7 @@ from torch import nn
 
 from utils import data, explain, models
 from utils.data import shapes
-from utils.trust import faithfulness, localisation, sanity
+from utils.trust import faithfulness, localisation, sanity, single_deletion
 
 SIDE = 16
 
@@ -209,32 +209,32 @@ class Additive(Weighted):
 def test_an_additive_model_scores_one_and_random_maps_zero():
     model, images = Additive(), shapes.draw(shapes.balanced_labels(150, 0), SIDE, 1)[0]
     targets = torch.zeros(150, dtype=torch.int64)
-    worth = faithfulness.falls(model, images, targets).detach()
-    true = faithfulness.cell_sums(model.contributions(images))
+    worth = single_deletion.falls(model, images, targets).detach()
+    true = single_deletion.cell_sums(model.contributions(images))
     torch.testing.assert_close(worth.double(), 16 * true, rtol=1e-3, atol=1e-3)
-    assert faithfulness.idsds(true, worth) == pytest.approx([1] * 150)
-    assert faithfulness.saco(true, worth) == pytest.approx([1] * 150)
-    assert faithfulness.idsds(-true, worth) == pytest.approx([-1] * 150)
-    assert faithfulness.saco(-true, worth) == pytest.approx([-1] * 150)
-    random = faithfulness.cell_sums(noise(150))
-    scores = faithfulness.idsds(random, worth)
+    assert single_deletion.idsds(true, worth) == pytest.approx([1] * 150)
+    assert single_deletion.saco(true, worth) == pytest.approx([1] * 150)
+    assert single_deletion.idsds(-true, worth) == pytest.approx([-1] * 150)
+    assert single_deletion.saco(-true, worth) == pytest.approx([-1] * 150)
+    random = single_deletion.cell_sums(noise(150))
+    scores = single_deletion.idsds(random, worth)
     assert abs(scores.mean()) < 0.08 and scores.var() == pytest.approx(1 / 15, rel=0.4)
-    assert abs(faithfulness.saco(random, worth).mean()) < 0.1
-    flat = faithfulness.cell_sums(torch.zeros(150, SIDE, SIDE))
-    assert np.isnan(faithfulness.idsds(flat, worth)).all()
-    assert np.isnan(faithfulness.saco(flat, worth)).all()
+    assert abs(single_deletion.saco(random, worth).mean()) < 0.1
+    flat = single_deletion.cell_sums(torch.zeros(150, SIDE, SIDE))
+    assert np.isnan(single_deletion.idsds(flat, worth)).all()
+    assert np.isnan(single_deletion.saco(flat, worth)).all()
 
 
 def test_deleted_cells_show_the_mean_colour_and_only_half_of_the_images_lose_one(drawn):
     gone = torch.zeros(12, 16, dtype=torch.bool)
     gone[:, 5] = True
-    changed = faithfulness.without_cells(drawn[0], gone)
+    changed = single_deletion.without_cells(drawn[0], gone)
     inside = (slice(None), slice(None), slice(4, 8), slice(4, 8))
     mean = faithfulness.replacement(drawn[0], "mean")
     assert torch.equal(changed[inside], mean[inside])
     assert torch.equal(changed[..., 8:, :], drawn[0][..., 8:, :])
     whole = data.ImageSet(drawn[0].repeat(10, 1, 1, 1), torch.arange(120) % 2, ("a", "b"), "test")
-    holed = faithfulness.with_deletions(whole)
+    holed = single_deletion.with_deletions(whole)
     touched = (holed.images != whole.images).flatten(1).any(1).float().mean()
     assert 0.35 < touched < 0.65 and torch.equal(holed.labels, whole.labels)
 
