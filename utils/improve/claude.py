@@ -35,7 +35,7 @@ class ClaudeAnalyst:
     """Two requests for each mistake: what went wrong, then a prompt for images that would help.
 
     limit: how many mistakes, the most confident first; service: how requests are sent, what they
-    may cost, and where replies are kept.
+    may cost, and the folder of kept replies.
     """
 
     limit: int = 12

@@ -16,7 +16,7 @@ WAY_ON = "use RuleAnalyst, which needs no service"
 
 
 class NoReplyError(Exception):
-    """Why one request gave nothing usable, as words that fit into a sentence."""
+    """Why a request gave nothing usable, as words that fit into a sentence."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Transport:
         """The kept reply to a request, or None."""
         try:
             return json.loads(self._file(content).read_text("utf-8"))["reply"]
-        except (OSError, ValueError, KeyError, TypeError):  # absent or damaged: ask again
+        except (OSError, ValueError, KeyError, TypeError):  # absent or damaged: request it again
             return None
 
     def client(self) -> Any:
@@ -86,7 +86,7 @@ class Transport:
             )
 
     def reply(self, client: Any, content: list[dict], words: int = 0) -> str:
-        """The text of a reply, kept or new; one that is unusable is asked for again.
+        """The text of a reply, kept or new; an unusable one is requested again.
 
         words: at most so many, if given. Raises NoReplyError.
         """

@@ -177,7 +177,7 @@ def plot_components(
     Control names are drawn small and grey.
     """
     figure, axes = plt.subplots(1, len(panels), figsize=(10.5, 4.6), squeeze=False)
-    small = {UNIFORM: "k+", "random weights": "kx", OTHER: "."}
+    small = {UNIFORM: "+", "random weights": "x", OTHER: "."}
     for ax, (panel, groups) in zip(axes.flat, panels.items(), strict=True):
         colour = 0
         for name, points in groups.items():
