@@ -110,7 +110,7 @@ class Battery:
         """A few images of every part, then as many of each question as the budget allows."""
         quiet = processes.rank() > 0
         with tqdm(self.asked, unit="part", desc="first images", disable=quiet) as bar:
-            for name in self.questions:
+            for name in sorted(self.questions, key=lambda q: QUESTIONS[q].costly):
                 for part in self.mine(name):
                     if self.left() > 30 * self.minutes:  # the other half is for more images
                         self.extend(part, PILOT)

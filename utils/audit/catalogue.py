@@ -26,6 +26,7 @@ QUESTIONS: dict[str, Question] = {
             needed,
             classes=2,
             removes=True,
+            costly=True,
         ),
         Question(
             "proportion",
@@ -34,6 +35,7 @@ QUESTIONS: dict[str, Question] = {
             "SaCo, beyond the best map without a model",
             in_proportion,
             removes=True,
+            costly=True,
         ),
         Question(
             "class",
@@ -63,6 +65,7 @@ QUESTIONS: dict[str, Question] = {
             0.1,
             "rank correlation in 3 x 3 cells, beyond the best map without a model",
             like_shapley,
+            costly=True,
         ),
         Question(
             "sum",
@@ -70,6 +73,7 @@ QUESTIONS: dict[str, Question] = {
             0.95,
             "1 - relative error of the sum",
             promised,
+            costly=True,
             refuses=no_promise,
         ),
     )

@@ -62,6 +62,7 @@ class Question:
     measure: Callable[[Maps, torch.Tensor, int], Measured]
     classes: int = 1  # outputs that the model must have
     removes: bool = False  # a score by removal is unfit where random order beats a method
+    costly: bool = False  # many forward passes an image: begun after the others
     refuses: Callable[[Subject, str], str] = lambda subject, method: ""  # why not; "" if it can
 
 
