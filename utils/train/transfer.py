@@ -41,19 +41,25 @@ def subset(image_set: data.ImageSet, n: int, seed: int) -> data.ImageSet:
 
 def recipe_for(arch: str, method: str, n: int, seed: int) -> Recipe:
     """The recipe for `n` training images, each shown (4,050 / n)^0.5 times as often as of 4,050."""
-    recipe = TRANSFER[arch, method]
-    return replace(recipe, epochs=round(recipe.epochs * (SIZES[-1] / n) ** 0.5), seed=seed)
+    recipe, more = TRANSFER[arch, method], (SIZES[-1] / n) ** 0.5
+    sizes = tuple((round(epochs * more), pixels) for epochs, pixels in recipe.sizes)
+    return replace(recipe, epochs=round(recipe.epochs * more), sizes=sizes, seed=seed)
 
 
 def train_cell(arch: str, method: str, n: int, seed: int, parts: data.Splits) -> nn.Module:
     """`arch` trained on `n` images by "scratch" or "finetune"; goes on with an unfinished run.
 
     The seed draws the images, the new head, the random weights and the order. At most as many
-    validation images as training images choose the epoch.
+    validation images as training images choose the epoch. Fine-tuning leaves batch norms as they
+    are: statistics of 50 images are worse than those of 45,000.
     """
     seed_everything(seed)
     weights = "none" if method == "scratch" else START
     model = models.build(arch, len(parts.train.classes), weights)
+    if method == "finetune":
+        for layer in model.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.requires_grad_(False)
     train_set, val_set = subset(parts.train, n, seed), subset(parts.val, n, seed)
     recipe = recipe_for(arch, method, n, seed)
     folder = run_dir(
