@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pytorch_grad_cam.metrics.road import NoisyLinearImputer
 
 from .. import explain, models
-from ..trust import faithfulness
+from ..trust import faithfulness, single_deletion
 from .questions import Maps, Measured, known, ordered, references
 from .subject import Subject
 
@@ -65,11 +65,11 @@ def in_proportion(maps: Maps, rows: torch.Tensor, seed: int) -> Measured:
     subject = maps.subject
 
     def fall(missing: torch.Tensor) -> torch.Tensor:
-        return faithfulness.falls(subject.model, subject.images[missing], subject.preds[missing])
+        return single_deletion.falls(subject.model, subject.images[missing], subject.preds[missing])
 
     def score(heatmaps: torch.Tensor, at: torch.Tensor) -> np.ndarray:
         worth = torch.stack(subject.once("falls of cells", at, fall))
-        return known(faithfulness.saco(faithfulness.cell_sums(heatmaps), worth))
+        return known(single_deletion.saco(single_deletion.cell_sums(heatmaps), worth))
 
     beaten = references(maps, "SaCo", rows, score)
     return Measured(score(maps.own(rows), rows), references=beaten)
@@ -82,11 +82,11 @@ def like_shapley(maps: Maps, rows: torch.Tensor, seed: int) -> Measured:
     def exact(missing: torch.Tensor) -> torch.Tensor:
         images, targets = subject.images[missing], subject.preds[missing]
         heat = explain.explain(subject.model, images, targets, method="shapley", grid=3)
-        return faithfulness.cell_sums(heat, 3)
+        return single_deletion.cell_sums(heat, 3)
 
     def score(heatmaps: torch.Tensor, at: torch.Tensor) -> np.ndarray:
         truth = torch.stack(subject.once("Shapley values", at, exact))
-        return known(faithfulness.idsds(faithfulness.cell_sums(heatmaps, 3), truth))
+        return known(single_deletion.idsds(single_deletion.cell_sums(heatmaps, 3), truth))
 
     beaten = references(maps, "shapley", rows, score)
     return Measured(score(maps.own(rows), rows), references=beaten)
