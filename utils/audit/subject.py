@@ -28,6 +28,7 @@ class Subject:
     notes: tuple[str, ...]  # what was assumed or left out, one sentence each
     preds: torch.Tensor  # int64 (N,), the predicted classes
     logits: torch.Tensor  # float32 (N, C)
+    classes: tuple[str, ...] = ()  # names of the outputs, where they are known
     made: dict[tuple[str, int], Any] = field(default_factory=dict, repr=False)
 
     def once(
@@ -47,9 +48,8 @@ class Subject:
 
     def title(self, i: int) -> str:
         """The predicted class of image i by name, with its probability."""
-        names = getattr(self.model, "classes", None)
         label = int(self.preds[i])
-        name = names[label] if names is not None and label < len(names) else f"class {label}"
+        name = self.classes[label] if label < len(self.classes) else f"class {label}"
         if self.outputs == 1:
             return f"output {self.logits[i, 0]:.2f}"
         return f"{str(name)[:22]} {self.logits[i].softmax(0)[label]:.0%}"
@@ -172,7 +172,9 @@ def _judged(
         )
     labels, fit = _labels(model, labels, classes, logits.shape[1])
     notes = tuple(text for text in (fit, note) if text)
-    return Subject(model, images, labels, source, notes, logits.argmax(1), logits)
+    names = getattr(model, "classes", None) or (classes if len(classes) == logits.shape[1] else ())
+    preds = logits.argmax(1)
+    return Subject(model, images, labels, source, notes, preds, logits, classes=tuple(names))
 
 
 def _has_gradient(model: nn.Module, image: torch.Tensor) -> None:

@@ -149,6 +149,7 @@ def test_promises_are_kept_and_the_others_are_left_out(judged: audit.Subject) ->
     )
     cnn = tiny("resnet")
     whole = audit.of(cnn, ImageSet(images(6), torch.arange(6) % 4, tuple("abcd"), "made"))
+    assert whole.title(0).split()[0] == "abcd"[whole.preds[0]]  # the data names the outputs
     assert audit.measure(whole, audit.QUESTIONS["sum"], "lrp", 6)["score"] > 0.99
 
 
