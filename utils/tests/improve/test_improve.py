@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -871,7 +872,8 @@ def test_maps_move_only_if_they_move_more_than_others() -> None:
 # ---------------------------------------------------------------- late blocks on kept features
 
 
-def test_late_training_equals_the_whole_model_and_leaves_the_early_blocks() -> None:
+def test_late_training_equals_the_whole_model_and_leaves_the_early_blocks(monkeypatch) -> None:
+    monkeypatch.setattr(late, "quick_arithmetic", nullcontext)  # float32 on every processor
     model, some = tiny(), pair(24)
     early = late.Early(model, 1)
     features = early.features(some.images)

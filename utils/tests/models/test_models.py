@@ -365,6 +365,6 @@ def test_a_distilled_model_gets_two_new_heads() -> None:
 def test_a_new_head_is_not_the_one_the_course_weights_grew_from(arch, seed):
     """Built after the same seed, a head must still know nothing of the classes it is to learn."""
     torch.manual_seed(seed)
-    fresh = models.head(models.build(arch, 10, "course")).weight.flatten()
+    fresh = models.head(models.build(arch, 10, "course:cifar10")).weight.flatten()
     grown = models.head(models.build(arch, 10, "course", keep_head=True)).weight.flatten()
     assert abs(torch.cosine_similarity(fresh, grown, dim=0)) < 0.25
