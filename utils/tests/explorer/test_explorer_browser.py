@@ -49,6 +49,9 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
             cell.outputs, cell.execution_count = [], None
     nbformat.write(notebook, root / "notebooks" / NOTEBOOK)
     (root / "utils").symlink_to(env.ROOT / "utils")
+    settings = root / "lab" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
+    settings.parent.mkdir(parents=True)
+    settings.write_text('{"windowingMode": "none"}')  # cells out of sight stay on the page
     return root
 
 
