@@ -117,7 +117,8 @@ class Classification(Task):
         }
 
     def validate(self, judged: nn.Module, epoch: int) -> dict[str, torch.Tensor]:
-        run = partial(logits_of, judged, size=self.size)
+        # at the model's own size in every phase, or an epoch of small images could be kept as best
+        run = partial(logits_of, judged)
         logits, labels = processes.sharded(run, self.val_set.images), self.val_set.labels
         hits = logits.argmax(1) == labels
         return {"val_loss": F.cross_entropy(logits, labels), "val_accuracy": hits.float().mean()}

@@ -159,7 +159,8 @@ def load_study(arch: str) -> dict | None:
 def finding(facts: dict) -> str:
     """What a study says, from the smallest and the largest set that all methods were run on."""
     rows = {(row["method"], row["images"]): row for row in summary(facts)}
-    sizes = sorted({n for _, n in rows if all((method, n) in rows for method in METHODS)})
+    whole = {key for key, row in rows.items() if row["seeds"] == len(SEEDS)}
+    sizes = sorted({n for _, n in whole if all((method, n) in whole for method in METHODS)})
     if not sizes:
         return "Finding: not known yet; no number of images has been tried in all three ways."
     few, many = sizes[0], sizes[-1]

@@ -49,9 +49,6 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
             cell.outputs, cell.execution_count = [], None
     nbformat.write(notebook, root / "notebooks" / NOTEBOOK)
     (root / "utils").symlink_to(env.ROOT / "utils")
-    settings = root / "lab" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
-    settings.parent.mkdir(parents=True)
-    settings.write_text('{"windowingMode": "none"}')  # cells out of sight stay on the page
     return root
 
 
@@ -96,6 +93,21 @@ def served(request: pytest.FixtureRequest, course: Path) -> Iterator[tuple[str, 
         log.close()
 
 
+def run_all(page: Page) -> None:
+    """Run All Cells, again if JupyterLab was not ready: it then asks for a kernel, or does nothing."""
+    for _ in range(10):
+        page.click('.lm-MenuBar-itemLabel:text-is("Run")')
+        page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
+        for _ in range(20):
+            if page.locator('.jp-InputPrompt:text-matches("\\[(\\*|1)\\]")').count():
+                return
+            dialog = page.locator(".jp-Dialog .jp-mod-accept")
+            if dialog.count():
+                dialog.first.click()
+            page.wait_for_timeout(500)
+    raise AssertionError("JupyterLab runs no cell")
+
+
 @pytest.fixture(scope="module")
 def opened(served: tuple[str, str]) -> Iterator[tuple[Page, list[str]]]:
     """The running explorer at 1280 x 720, and what went wrong in the browser's console."""
@@ -113,8 +125,7 @@ def opened(served: tuple[str, str]) -> Iterator[tuple[Page, list[str]]]:
             page.wait_for_selector(
                 '.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=WAIT
             )
-            page.click('.lm-MenuBar-itemLabel:text-is("Run")')
-            page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
+            run_all(page)
         else:
             page.goto(address, timeout=WAIT, wait_until="commit")
             page.wait_for_selector(".explorer-preparing", timeout=WAIT)

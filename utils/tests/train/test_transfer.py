@@ -170,9 +170,18 @@ def test_the_command_line_knows_which_networks_are_studied(capsys):
 
 STUDY = {
     "accuracy": {
-        "scratch": {"50": {"0": 0.15, "1": 0.17}, "4050": {"0": 0.40, "1": 0.42}},
-        "probe": {"50": {"0": 0.41, "1": 0.43}, "4050": {"0": 0.70, "1": 0.70}},
-        "finetune": {"50": {"0": 0.43, "1": 0.45}, "4050": {"0": 0.76, "1": 0.78}},
+        "scratch": {
+            "50": {"0": 0.15, "1": 0.17, "2": 0.16},
+            "4050": {"0": 0.40, "1": 0.42, "2": 0.41},
+        },
+        "probe": {
+            "50": {"0": 0.41, "1": 0.43, "2": 0.42},
+            "4050": {"0": 0.70, "1": 0.70, "2": 0.70},
+        },
+        "finetune": {
+            "50": {"0": 0.43, "1": 0.45, "2": 0.44},
+            "4050": {"0": 0.76, "1": 0.78, "2": 0.77},
+        },
     }
 }
 
@@ -180,7 +189,7 @@ STUDY = {
 def test_the_finding_is_made_from_the_numbers():
     said = transfer.finding(STUDY)
     assert "on 4,050 images pretraining is worth +36 points" in said
-    assert "(41% from scratch, 77% fine-tuned; the ranges over 2 seeds do not overlap)" in said
+    assert "(41% from scratch, 77% fine-tuned; the ranges over 3 seeds do not overlap)" in said
     assert (
         "A linear probe on 50 images does at least as well as training from scratch on 4,050."
         in said
