@@ -85,7 +85,7 @@ def show_figure(file: str | Path, width: int = PREVIEW) -> None:
         small = picture.convert("RGB")
     small.thumbnail((width, 2 * width), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=50, optimize=True)
+    small.save(buffer, "JPEG", quality=44, optimize=True)
     words = caption(file)
     shown = {"image/jpeg": base64.b64encode(buffer.getvalue()).decode(), "text/plain": words}
     display(shown, raw=True, metadata={"figure": file.name})
@@ -183,7 +183,8 @@ def weights_used(results: Mapping[str, Any]) -> dict[tuple[str, str], list[str]]
     """{(architecture, provenance): the notebooks that used these weights}, from results.json."""
     used: dict[tuple[str, str], list[str]] = {}
     for stem, weights in sorted(results.get("meta", {}).get("weights", {}).items()):
-        for key in weights.items():
+        # earlier versions kept one provenance for each architecture, whatever notebook it was
+        for key in weights.items() if isinstance(weights, dict) else ():
             used.setdefault(key, []).append(stem)
     return dict(sorted(used.items()))
 

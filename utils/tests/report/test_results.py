@@ -108,6 +108,7 @@ def test_each_notebook_keeps_the_weights_that_it_used() -> None:
     report.forget_results(["06_lrp", "07_integrated_gradients"])
     assert report.load_results()["meta"]["weights"] == {"03_finetune_vit": tuned}
     assert report.weights_used({}) == {}
+    assert report.weights_used({"meta": {"weights": {"vit_mini": "an earlier form"}}}) == {}
 
 
 def test_no_results_yet() -> None:
