@@ -128,7 +128,6 @@ def test_the_committed_report_prints_in_thirty_pages(browser: Browser) -> None:
     page.emulate_media(media="print")
     appendix = page.locator("#appendix-every-notebook ~ figure").last
     assert appendix.is_visible()  # nothing is hidden to save paper
-    page.emulate_media(media="screen")
     pages = re.findall(rb"/Type\s*/Page\b", page.pdf(prefer_css_page_size=True))
     assert 5 < len(pages) <= 30
     page.close()
