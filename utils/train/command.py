@@ -43,7 +43,9 @@ def _parser() -> argparse.ArgumentParser:
         default="supervised",
         help="pretrain vit_mini: without labels",
     )
-    parser.add_argument("--teacher", help="pretrain: course architecture to learn from")
+    parser.add_argument(
+        "--teacher", help="pretrain: course architecture to learn from, or imagenet"
+    )
     parser.add_argument("--epochs", type=int, help="pretrain, distil: other number of epochs")
     parser.add_argument("--lr", type=float, help="pretrain, distil: other learning rate")
     parser.add_argument(

@@ -21,6 +21,7 @@ from .probe import linear_probe
 from .recipes import Recipe
 from .supervised import fit
 from .task import Batch, Task
+from .teacher import probabilities
 
 N_BANK, N_QUERY = 5000, 2000  # labelled pool images and test images that judge features
 
@@ -33,8 +34,9 @@ def pretrain(
 ) -> dict:
     """Make course weights: train on CIFAR-10's last 45,000 training images and ship the result.
 
-    command: the line that was typed, for the card. teacher: a course architecture whose
-    probabilities (mean over image and mirror image) make half of the loss. start: "course", or the
+    command: the line that was typed, for the card. teacher: a course architecture, or "imagenet"
+    for the ImageNet network, fine-tuned on the same images first, whose probabilities (mean over
+    image and mirror image) make half of the loss. start: "course", or the
     path of a .safetensors file, goes on from those weights. Writes the weights,
     utils/weights/<arch>.cifar10.safetensors in float16, and beside them a card (.json) with
     every training phase and the accuracy on all 10,000 test images. Returns the card.
@@ -46,7 +48,7 @@ def pretrain(
     variant = {"course": "cifar10", "course:imagenet": "imagenet"}.get(start)
     earlier = models.card(arch, variant)["phases"] if variant else []
     model = models.build(arch, len(pool.classes), start, keep_head=variant != "imagenet")
-    soft = _taught(teacher, pool) if teacher else None
+    soft = probabilities(teacher, pool, val) if teacher else None
     folder = RUNS / "pretrain" / (arch if start == "none" else f"{arch}-more")
     with quick_arithmetic(model):
         history = fit(model, pool, val, recipe, folder, soft)
@@ -69,12 +71,6 @@ def pretrain(
         "summary": f"supervised on {len(pool):,} CIFAR-10 images, {accuracy:.1%} on its test set",
     }
     return write_card(file, arch, facts, [*earlier, phase], recipe, len(pool))
-
-
-def _taught(teacher: str, pool: data.ImageSet) -> torch.Tensor:
-    """The teacher's probabilities (N, C), mean over each image and its mirror image."""
-    guide = models.build(teacher, len(pool.classes), "course", keep_head=True).to(device())
-    return sum(logits_of(guide, view).softmax(1) for view in (pool.images, pool.images.flip(3))) / 2
 
 
 def ship(model: nn.Module, name: str) -> Path:

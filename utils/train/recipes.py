@@ -74,6 +74,18 @@ FROM_IMAGENET = {  # with labels, from the weights "imagenet"
     "resnet34_slim": replace(_TRANSFERRED, epochs=12, lr=1e-2, sizes=((8, 64), (4, 128))),
     "vit_mini": replace(_TRANSFERRED, patch_drop=((8, 0.5), (3, 0.0))),
 }
+# the ImageNet network itself, before it teaches what it learned; see teacher.probabilities
+TEACHER = Recipe(
+    4,
+    "adamw",
+    1e-3,
+    0.05,
+    batch=64,
+    schedule="onecycle",
+    augment=True,
+    label_smoothing=0.1,
+    sizes=((3, 96), (1, 128)),
+)
 SELFSUP = {  # without labels; the objectives bring their own augmentation
     "mae": Recipe(20, "muon", 1e-2, 0.05, batch=128, schedule="onecycle"),
     "contrast": Recipe(6, "muon", 1e-2, 0.05, batch=128, schedule="onecycle"),

@@ -12,13 +12,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm.auto import tqdm
 
 from .. import data, models
+from ..env import RUNS, alone, device
+from ..models import logits_of
+from .checkpoint import save
+from .recipes import TEACHER
+from .supervised import fit
 
 SIZE = 256  # pixels of the images that the teacher sees while it teaches: enough for 8 x 8 cells
+TEACHER_SIZE = 128  # pixels at which it is fine-tuned and then asked for probabilities
 # cells along a side after blocks[5]; channels there and at the end
 GRID, DENSE, POOLED = 8, 192, 1280
 CHUNK, FEW = 50, 10  # images between two notes of progress; images at once, as a cache holds them
@@ -106,3 +113,32 @@ def stored_features(
                 stored[view, rows] = torch.cat(computed).half().numpy()
             done[view, chunk] = 1
     return torch.from_numpy(dense), torch.from_numpy(pooled)
+
+
+# ---------------------------------------------------------------- what it says after fine-tuning
+
+
+def probabilities(name: str, pool: data.ImageSet, val: data.ImageSet) -> torch.Tensor:
+    """A teacher's class probabilities (N, C) for `pool`, mean over image and mirror image.
+
+    name: a course architecture, with its weights cifar10, or "imagenet": the ImageNet network,
+    fine-tuned on `pool` first (recipes.TEACHER; resumable), and its answers stored with that run.
+    """
+    if name != "imagenet":
+        guide = models.build(name, len(pool.classes), "course", keep_head=True).to(device())
+        return _mirrored(guide, pool.images)
+    folder = RUNS / "pretrain" / "teacher"
+    file = folder / "probabilities.safetensors"
+    with alone(folder):  # two students may need the same teacher: one process trains it
+        if not file.exists():
+            guide = models.imagenet()
+            guide.reset_classifier(len(pool.classes))
+            guide.input_size = TEACHER_SIZE
+            fit(guide.to(device()), pool, val, TEACHER, folder)
+            save(file, {"probabilities": _mirrored(guide, pool.images)})
+    return load_file(file)["probabilities"]
+
+
+def _mirrored(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """A model's probabilities (N, C) of uint8 images (N, 3, h, w), mean with the mirror images'."""
+    return sum(logits_of(model, view).softmax(1) for view in (images, images.flip(3))) / 2
