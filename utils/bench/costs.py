@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from .. import explain
+from ..explain import gradients
 from ..models import Question
 from . import measure
 from .alone import model_of
@@ -23,7 +24,6 @@ from .measure import Entry
 
 TARGET = 1.15  # times the passes it must make
 BATCH = 64  # copies of pictures at once
-COLOURS = 16  # baselines of expected gradients
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def needed(tiny: bool = False) -> dict[str, Passes]:
         "occlusion": Passes(grid**2 + 1, options=(("grid", grid),)),
         "rise": Passes(masks, options=(("masks", masks),)),
         "shapley": Passes(16 if tiny else 512, options=(("grid", 2 if tiny else 3),)),
-        "expected_gradients": Passes(COLOURS * steps, True, (("steps", steps),)),
+        "expected_gradients": Passes(gradients.COLOURS * steps, True, (("steps", steps),)),
         "attnlrp": Passes(1, True, most=2.5),
         "hirescam": Passes(1),
         "layercam": Passes(1),

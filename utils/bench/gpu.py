@@ -39,13 +39,9 @@ BUDGETS = {"ig": 30, "lrp": 4, "attention": 4, "iav": 4}  # seconds for 2,500 im
 def peak(device: torch.device, n: int = 8192) -> float:
     """Operations a second of one product (n, n) x (n, n), best of ten.
 
-    In the precision that the card computes fast: bfloat16 from compute capability 8.0 on, float16
-    before; float32 on a CPU.
+    In the device's env.precision().
     """
-    dtype = torch.float32
-    if device.type == "cuda":
-        dtype = torch.bfloat16 if torch.cuda.get_device_capability() >= (8, 0) else torch.float16
-    a = torch.randn(n, n, device=device, dtype=dtype)
+    a = torch.randn(n, n, device=device, dtype=env.precision(device))
     measure.seconds(lambda: a @ a, device)
     return 2 * n**3 / min(measure.seconds(lambda: a @ a, device) for _ in range(10))
 

@@ -9,7 +9,6 @@ from torch import nn
 from torchvision import transforms
 
 from .. import data, evaluate, models
-from ..data import pixels
 from . import measure
 from .alone import images_of, model_of
 from .measure import Entry
@@ -38,7 +37,8 @@ def preparing(device: torch.device, tiny: bool) -> list[Entry]:
     theirs = torch.from_numpy(np.stack([np.array(image) for image in _pil(images, 224)])).permute(
         0, 3, 1, 2
     )
-    levels = (pixels._resize(images, 224).int() - theirs.int()).abs().max().item()
+    ours = data.preprocess(images, 224, (0.0,) * 3, (1 / 255,) * 3).round()
+    levels = (ours - theirs).abs().max().item()
     return [
         measure.entry(
             "input",

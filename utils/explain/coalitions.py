@@ -106,11 +106,6 @@ def shapley_values(
     return ShapleyResult(pairs.mean(0).view(shape), error.view(shape), whole, empty[0])
 
 
-def _spread(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """(b, grid, grid) -> (b, H, W): each pixel gets its cell's number."""
-    return values.flatten(1)[:, cells(x.shape[-2], x.shape[-1], values.shape[-1])].to(x)
-
-
 def shapley(
     model: nn.Module,
     x: torch.Tensor,
@@ -126,27 +121,9 @@ def shapley(
 
     (b, H, W): each pixel holds its cell's value, and the cells' values sum to the score of the
     picture less that of the fill. `permutations` and `seed` matter for finer grids only;
-    shapley_error() says how far those values may be off. Raises as shapley_values() does.
+    shapley_values() says how far those values may be off, and what it raises.
     """
     sampled = None if grid <= EXACT else permutations
     options = dict(grid=grid, fill=fill, permutations=sampled, seed=seed)
-    return _spread(shapley_values(model, x, question, batch=batch, **options).values, x)
-
-
-def shapley_error(
-    model: nn.Module,
-    x: torch.Tensor,
-    question: Question,
-    *,
-    batch: int,
-    grid: int = EXACT,
-    fill: Fill = "mean",
-    permutations: int = 32,
-    seed: int = 0,
-) -> torch.Tensor:
-    """Standard error of the sampled Shapley values, (b, H, W), also where exact ones could be had.
-
-    Raises as shapley_values() does.
-    """
-    options = dict(grid=grid, fill=fill, permutations=permutations, seed=seed)
-    return _spread(shapley_values(model, x, question, batch=batch, **options).error, x)
+    values = shapley_values(model, x, question, batch=batch, **options).values
+    return values.flatten(1)[:, cells(x.shape[-2], x.shape[-1], grid)].to(x)

@@ -11,8 +11,8 @@ import torch
 from captum.attr import IntegratedGradients
 from torch import nn
 
-from .. import data
 from ..models import Question, prepare
+from .masking import filled
 
 BASELINES = ("black", "mean", "blur")
 TOLERANCE = 0.005  # completeness error, as a share of F(x) - F(x'), that asks for no more steps
@@ -81,11 +81,7 @@ def baseline_of(model: nn.Module, x: torch.Tensor, name: str) -> torch.Tensor:
     """A picture without content: black, the data's mean colour, or x blurred by an eighth."""
     if name not in BASELINES:
         raise ValueError(f"There is no baseline {name!r}: use one of {', '.join(BASELINES)}.")
-    if name == "blur":
-        return data.blur(x, x.shape[-1] / 8)
-    black = torch.tensor([-m / s for m, s in zip(model.mean, model.std, strict=True)])
-    black = black.to(x).view(1, -1, 1, 1)
-    return (black if name == "black" else torch.zeros_like(black)).expand_as(x)
+    return filled(model, x, name)
 
 
 def path_integral(

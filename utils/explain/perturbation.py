@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..models import Question
-from .coalitions import ShapleyResult, shapley, shapley_error, shapley_values
+from .coalitions import ShapleyResult, shapley, shapley_values
 from .masking import FILLS, Fill, cells, filled, masked_scores, whole_score
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "occlusion",
     "rise",
     "shapley",
-    "shapley_error",
     "shapley_values",
 ]
 

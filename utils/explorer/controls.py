@@ -9,7 +9,7 @@ from typing import Any
 
 import ipywidgets as W
 
-from ..explain import BASELINES
+from ..explain import BASELINES, perturbation
 from .views import RUNNER_UP
 
 OWN = "own images"
@@ -59,7 +59,7 @@ def _slider(kind: type, **settings: Any) -> Callable[[], W.Widget]:
 USUAL = ("as usual", None)  # None leaves a setting to the method
 STEPS = [USUAL, *((str(n), n) for n in (8, 16, 32, 64, 128, 256))]
 GRIDS = [USUAL, *((f"{n} x {n}", n) for n in (2, 3, 4, 5, 6, 7, 8, 10, 12, 16))]
-FILLS = [USUAL, *((name, name) for name in ("mean", "black", "blur"))]
+FILLS = [USUAL, *((name, name) for name in perturbation.FILLS)]
 REGIONS = [("keep", "none"), ("blur", "blur"), ("erase", "erase")]
 UNIT = dict(min=0.0, max=1.0, step=0.05)
 
@@ -142,10 +142,6 @@ def offer(knob: W.Dropdown | W.SelectionSlider, options: list, last: bool = Fals
         return
     value = knob.value
     values = [option[1] if isinstance(option, tuple) else option for option in options]
-    if isinstance(knob, W.SelectionSlider):  # it refuses options without its value for a moment
-        knob.options = options
-        knob.value = value if value in values else values[-1 if last else 0]
-        return
     knob.options = options
     knob.value = value if value in values else values[-1 if last else 0]
 

@@ -13,12 +13,6 @@ from .views import RUNNER_UP
 
 FIRST = "gradcam"  # the method that shows photographs first
 UNKNOWN = "-"  # for a setting that cannot be chosen
-LOOK_ALIKE = ("attention",)  # names that begin so: the same map for every class
-
-
-def compares(method: str) -> bool:
-    """Whether the method can explain one class against another."""
-    return not method.startswith(LOOK_ALIKE)
 
 
 def options_of(explorer: Explorer, knobs: Mapping[str, W.Widget]) -> list[str]:
@@ -67,7 +61,7 @@ def fit(
         own,
         k["region"].value != "none",
         len(titles) > 1,
-        compares(k["method"].value),
+        METHODS[k["method"].value].uses_target,
     )
     show_only(k, now)
     return kept

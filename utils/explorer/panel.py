@@ -15,7 +15,7 @@ from ..data import ImageSet
 from ..explain import METHODS
 from ..widgets import png, uploads
 from .board import Board
-from .fitting import UNKNOWN, compares, fit, options_of
+from .fitting import UNKNOWN, fit, options_of
 from .own import checked, state_of, typed_path
 from .state import Explorer
 from .views import Answer, Exhibit, View
@@ -79,7 +79,7 @@ class Panel(Board):
             k["colour_scale"] == "shared",
             k["region"],
             (top, left, bottom, right),
-            k["against"] if compares(k["method"]) else None,
+            k["against"] if METHODS[k["method"]].uses_target else None,
         )
 
     def _fit(self) -> None:

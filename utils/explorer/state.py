@@ -227,8 +227,9 @@ class Explorer:
         truth = "own"
         if shown.labels is not None:
             truth = f"truly {shown.classes[int(shown.labels[view.image])]}"
-        start = f"Image {view.image} ({truth}): {explain.METHODS[view.method].title}"
-        if view.method.startswith("attention"):  # the same for every class
+        method = explain.METHODS[view.method]
+        start = f"Image {view.image} ({truth}): {method.title}"
+        if not method.uses_target:  # the same for every class
             options = dict(view.options)
             block, head = options.get("block"), options.get("head")
             if block is not None:

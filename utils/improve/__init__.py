@@ -14,7 +14,7 @@ from .comparison import (
     published_verdict,
 )
 from .diffusion import DiffusionGenerator
-from .experiment import Loop, Outcome, Plan, run_seed
+from .experiment import Loop, Outcome, Plan
 from .findings import WORDS, Evidence, Finding, RuleAnalyst, appearance, gather, traits
 from .late import LateRecipe
 from .moves import BROKEN, FIXED, RIGHT, inside, judge, middle
@@ -59,7 +59,6 @@ __all__ = [
     "points",
     "published_gain",
     "published_verdict",
-    "run_seed",
     "training_set",
     "traits",
 ]

@@ -140,11 +140,6 @@ class Loop:
             outcome.test[arm] = _predict(model, self.parts.test, file, self.early)
 
 
-def run_seed(plan: Plan, parts: Splits, seed: int, folder: Path) -> Outcome:
-    """One seed of a loop by itself."""
-    return Loop(plan, parts, folder).run(seed)
-
-
 def seen_by(evidence: Evidence, seed: int) -> Mapping[str, Evidence]:
     """The same mistakes with the model's maps, with another image's maps, and with uniform ones."""
     n = len(evidence.maps)

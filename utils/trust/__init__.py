@@ -4,7 +4,6 @@ The modules faithfulness, localisation, mosaics, sanity, shortcut and single_del
 name.
 """
 
-from ..stats import mean_interval
 from . import faithfulness, localisation, mosaics, sanity, shortcut, single_deletion
 from .blur import BLUR_EFFECT, BLUR_IMAGES, BLUR_SD, BlurTest, blur_test, box, spread
 
@@ -17,7 +16,6 @@ __all__ = [
     "box",
     "faithfulness",
     "localisation",
-    "mean_interval",
     "mosaics",
     "sanity",
     "shortcut",

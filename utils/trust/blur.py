@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..explain import blur_region
-from ..models import logits_of
 from ..stats import images_needed
+from .faithfulness import chance_of
 
 __all__ = ["BLUR_EFFECT", "BLUR_IMAGES", "BLUR_SD", "BlurTest", "blur_test", "box", "spread"]
 
@@ -37,16 +37,16 @@ def _side(height: int, width: int, share: float) -> int:
     return min(max(1, round((height * width * share) ** 0.5)), height, width)
 
 
-def box(heatmap: torch.Tensor, share: float = 0.25, strongest: bool = True) -> Box:
-    """The square covering `share` of the picture that speaks most (least) for the class.
+def box(heatmap: torch.Tensor, share: float = 0.25) -> Box:
+    """The square covering `share` of the picture that speaks most for the class.
 
-    heatmap (h, w); the square holds the largest (smallest) sum of the map's positive part. Returns
+    heatmap (h, w); the square holds the largest sum of the map's positive part. Returns
     (top, left, bottom, right) in the map's pixels, end exclusive.
     """
     height, width = heatmap.shape
     side = _side(height, width, share)
     mass = F.avg_pool2d(heatmap.clamp(min=0)[None, None].float(), side, stride=1)[0, 0]
-    top, left = divmod(int(mass.argmax() if strongest else mass.argmin()), mass.shape[1])
+    top, left = divmod(int(mass.argmax()), mass.shape[1])
     return top, left, top + side, left + side
 
 
@@ -73,7 +73,6 @@ class BlurTest:
     """
 
     strongest: np.ndarray  # the square that speaks most for the class
-    weakest: np.ndarray  # the one that speaks least: often mere background, so no fair yardstick
     random: np.ndarray  # a square anywhere
     centred: np.ndarray  # the middle, where most objects are
 
@@ -103,17 +102,15 @@ def blur_test(
     """
     height, width = images.shape[-2:]
     generator = torch.Generator().manual_seed(seed)
-    chance, own = ([_random_box(height, width, share, generator) for _ in images] for _ in range(2))
-    named, least = (
-        [box(m, share, most) if (m > 0).any() else b for m, b in zip(heatmaps, own, strict=True)]
-        for most in (True, False)
+    anywhere, own = (
+        [_random_box(height, width, share, generator) for _ in images] for _ in range(2)
     )
+    named = [box(m, share) if (m > 0).any() else b for m, b in zip(heatmaps, own, strict=True)]
     centre = [_centred_box(height, width, share)] * len(images)
-    rows = torch.arange(len(images))
-    start = logits_of(model, images).softmax(1)[rows, targets]
+    start = chance_of(model, images, targets)
     falls = []
-    for boxes in (named, least, chance, centre):
+    for boxes in (named, anywhere, centre):
         pairs = zip(images, boxes, strict=True)
         changed = torch.cat([blur_region(image[None], b) for image, b in pairs])
-        falls.append((start - logits_of(model, changed).softmax(1)[rows, targets]).numpy())
+        falls.append((start - chance_of(model, changed, targets)).numpy())
     return BlurTest(*falls)

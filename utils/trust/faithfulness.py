@@ -15,15 +15,16 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from .. import data
-from ..models import logits_of
+from ..models import CHUNK, logits_of
 from ..stats import difference_interval
-from .localisation import check
+from .localisation import check_maps
 
 __all__ = [
     "REPLACEMENTS",
     "agreement",
     "area",
     "beaten_by_random",
+    "chance_of",
     "curves",
     "order",
     "replacement",
@@ -46,12 +47,19 @@ def replacement(images: torch.Tensor, kind: str = "blur") -> torch.Tensor:
     raise ValueError(f"There is no replacement {kind!r}: use one of {', '.join(REPLACEMENTS)}.")
 
 
+def chance_of(
+    model: nn.Module, images: torch.Tensor, targets: torch.Tensor, chunk: int = CHUNK
+) -> torch.Tensor:
+    """Probability of its target for each image: uint8 (B, 3, h, w), classes (B,) -> (B,)."""
+    return logits_of(model, images, chunk).softmax(1)[torch.arange(len(images)), targets]
+
+
 def order(heatmaps: torch.Tensor, seed: int = 0) -> torch.Tensor:
     """Rank of each pixel, 0 for the largest value: (B, h, w) -> int64 (B, h * w).
 
     Equal values stand in random order; by position, ties would favour the top of the picture.
     """
-    flat = check(heatmaps).flatten(1)
+    flat = check_maps(heatmaps).flatten(1)
     shuffled = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(seed))
     places = shuffled[flat[:, shuffled].argsort(dim=1, descending=True, stable=True)]
     return places.argsort(1)
@@ -76,9 +84,8 @@ def curves(
     other = replacement(images, kind)
     start, end = (other, images) if insert else (images, other)
     pixels = images[0, 0].numel()
-    rows = torch.arange(len(images))
     # the two ends do not depend on the map
-    first, last = (logits_of(model, x, chunk).softmax(1)[rows, targets] for x in (start, end))
+    first, last = (chance_of(model, x, targets, chunk) for x in (start, end))
     bar = tqdm(
         total=len(heatmaps) * len(images) * (steps - 1), unit="img", leave=False, mininterval=1.0
     )
@@ -89,7 +96,7 @@ def curves(
         between = []
         for step in range(1, steps):
             changed = torch.where((ranks < step * pixels / steps)[:, None], end, start)
-            between.append(logits_of(model, changed, chunk).softmax(1)[rows, targets])
+            between.append(chance_of(model, changed, targets, chunk))
             bar.update(len(images))
         results[name] = torch.stack([first, *between, last], 1)
     bar.close()
@@ -118,12 +125,12 @@ def road(
     ranks = order(heatmaps, seed).view(len(images), *images.shape[-2:])
     pixels = images[0, 0].numel()
     count = round(share * pixels)
-    rows, imputer = torch.arange(len(images)), NoisyLinearImputer(noise=0.0)
+    imputer = NoisyLinearImputer(noise=0.0)
     probabilities = []
     for gone in (ranks < count, ranks >= pixels - count):
         filled = [imputer(x.float(), (~g).float()) for x, g in zip(images, gone, strict=True)]
         changed = torch.stack(filled).clamp(0, 255).round().to(torch.uint8)
-        probabilities.append(logits_of(model, changed).softmax(1)[rows, targets])
+        probabilities.append(chance_of(model, changed, targets))
     return (probabilities[1] - probabilities[0]).numpy()
 
 

@@ -13,7 +13,7 @@ from .. import data
 __all__ = [
     "METRICS",
     "auc",
-    "check",
+    "check_maps",
     "evidence",
     "iou",
     "localisation",
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 
-def check(heatmaps: torch.Tensor) -> torch.Tensor:
+def check_maps(heatmaps: torch.Tensor) -> torch.Tensor:
     """The maps (B, h, w) themselves, if each of them orders the pixels.
 
     Raises ValueError for another shape, for values that are not finite and for a constant map,
@@ -92,7 +92,7 @@ def _both(heatmaps: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, to
     covered = masks.flatten(1).sum(1)
     if (covered == 0).any() or (covered == masks[0].numel()).any():
         raise ValueError("A mask is empty or covers the whole picture: leave that image out.")
-    return check(heatmaps).flatten(1), masks.flatten(1)
+    return check_maps(heatmaps).flatten(1), masks.flatten(1)
 
 
 def pointing_game(heatmaps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:

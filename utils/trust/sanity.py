@@ -1,4 +1,4 @@
-"""Is a map about the model? Compare maps before and after the weights, the labels or the picture change."""
+"""Is a map about the model? Compare maps before and after the weights or the picture change."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from skimage.metrics import structural_similarity
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from ..data import ImageSet
-from .localisation import check
+from .localisation import check_maps
 
 __all__ = [
     "cascade",
@@ -23,8 +22,8 @@ __all__ = [
     "complexity_rise",
     "empty",
     "randomised",
+    "rank_correlation",
     "shifted",
-    "shuffled_labels",
     "similarity",
     "smoothed",
     "spearman",
@@ -52,9 +51,15 @@ def spearman(a: torch.Tensor, b: torch.Tensor, sign: bool = False) -> np.ndarray
     themselves: then evidence for and against must stay what it was. ValueError for constant maps.
     """
     kept = [maps if sign else maps.abs() for maps in (a, b)]
-    ranks = [rankdata(check(maps).flatten(1).numpy(), axis=1) for maps in kept]
-    ranks = [r - r.mean(1, keepdims=True) for r in ranks]
-    return (ranks[0] * ranks[1]).sum(1) / np.sqrt((ranks[0] ** 2).sum(1) * (ranks[1] ** 2).sum(1))
+    return rank_correlation(*(check_maps(maps).flatten(1) for maps in kept))
+
+
+def rank_correlation(a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
+    """Spearman's correlation of rows (B, K): (B,) in -1..1, NaN for a row of equal values."""
+    ranks = [rankdata(values.numpy(), axis=1) for values in (a, b)]
+    x, y = (r - r.mean(1, keepdims=True) for r in ranks)
+    with np.errstate(invalid="ignore"):
+        return (x * y).sum(1) / np.sqrt((x**2).sum(1) * (y**2).sum(1))
 
 
 def ssim(a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
@@ -62,7 +67,7 @@ def ssim(a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
 
     Each map is scaled to 0..1; windows of 7 pixels. Raises ValueError for a constant map.
     """
-    scaled = [check(maps.abs()) / maps.abs().amax((1, 2), keepdim=True) for maps in (a, b)]
+    scaled = [check_maps(maps.abs()) / maps.abs().amax((1, 2), keepdim=True) for maps in (a, b)]
     pairs = zip(*(maps.double().numpy() for maps in scaled), strict=True)
     return np.array([structural_similarity(x, y, data_range=1.0) for x, y in pairs])
 
@@ -206,19 +211,7 @@ def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
     return list(cascade(model, seed))[-1][1]
 
 
-# ---------------------------------------------------------------- labels and pictures
-
-
-def shuffled_labels(image_set: ImageSet, seed: int = 0) -> ImageSet:
-    """The same images and class counts, every label drawn anew (Adebayo et al. 2018, section 4.2)."""
-    order = torch.randperm(len(image_set), generator=torch.Generator().manual_seed(seed))
-    return ImageSet(
-        image_set.images,
-        image_set.labels[order],
-        image_set.classes,
-        f"{image_set.source}, labels shuffled",
-        image_set.masks,
-    )
+# ---------------------------------------------------------------- pictures
 
 
 def shifted(x: torch.Tensor, dy: int, dx: int) -> torch.Tensor:

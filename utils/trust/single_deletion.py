@@ -10,13 +10,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.stats import rankdata
 from torch import nn
 from tqdm.auto import tqdm
 
 from ..data import ImageSet
 from ..models import logits_of
 from .faithfulness import replacement
+from .sanity import rank_correlation
 
 __all__ = [
     "CELLS",
@@ -93,12 +93,7 @@ def idsds(sums: torch.Tensor, worth: torch.Tensor) -> np.ndarray:
     sums, worth (B, K). Hesse et al. 2024, arXiv 2407.11910. An additive model's own contributions
     score 1; random maps average 0 with variance 1 / (K - 1). NaN for a map without an order.
     """
-    ranks = [rankdata(values.double().numpy(), axis=1) for values in (sums, worth)]
-    centred = [r - r.mean(1, keepdims=True) for r in ranks]
-    with np.errstate(invalid="ignore"):
-        return (centred[0] * centred[1]).sum(1) / np.sqrt(
-            (centred[0] ** 2).sum(1) * (centred[1] ** 2).sum(1)
-        )
+    return rank_correlation(sums, worth)
 
 
 def saco(sums: torch.Tensor, worth: torch.Tensor) -> np.ndarray:

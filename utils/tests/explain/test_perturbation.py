@@ -20,7 +20,6 @@ METHODS = {
     "rise": dict(masks=20, grid=3),
     "shapley": dict(grid=2),
     "shapley sampled": dict(grid=4, permutations=4),
-    "shapley_error": dict(grid=3, permutations=4),
 }
 
 

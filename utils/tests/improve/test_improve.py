@@ -647,7 +647,7 @@ def loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., exper
     monkeypatch.setattr(models, "build", lambda arch, classes, weights: tiny(classes))
 
     def run(folder: str = "runs", poisoned: bool = False, **changes: object) -> experiment.Outcome:
-        return experiment.run_seed(plan(**changes), parts(poisoned), 0, tmp_path / folder)
+        return experiment.Loop(plan(**changes), parts(poisoned), tmp_path / folder).run(0)
 
     return run
 

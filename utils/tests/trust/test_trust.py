@@ -114,12 +114,12 @@ def test_a_map_without_evidence_becomes_noise_and_is_counted():
     found, empty = localisation.evidence(maps)
     assert empty.tolist() == [False, True, True]
     assert torch.equal(found[0], maps[0])
-    assert localisation.check(found).min() >= 0
+    assert localisation.check_maps(found).min() >= 0
 
 
 def test_reference_maps_know_the_picture_but_no_model(drawn):
     maps = localisation.reference_maps(drawn[0])
-    assert all(localisation.check(m).shape == (12, SIDE, SIDE) for m in maps.values())
+    assert all(localisation.check_maps(m).shape == (12, SIDE, SIDE) for m in maps.values())
     assert divmod(int(maps["centre"][0].argmax()), SIDE) in {(7, 7), (7, 8), (8, 7), (8, 8)}
     square = torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8)
     square[..., 4:10, 6:12] = 200  # a bright square on black: each reference but one finds it
@@ -346,17 +346,10 @@ def test_randomisation_tells_a_map_of_the_model_from_one_of_the_picture(tiny, dr
     assert sanity.spearman(*edges).min() == pytest.approx(1)
 
 
-def test_pictures_and_labels_change_as_told(drawn):
+def test_pictures_move_and_their_border_repeats(drawn):
     moved = sanity.shifted(drawn[0], 2, -1)
     assert torch.equal(moved[..., 2:, :-1], drawn[0][..., :-2, 1:])
     assert torch.equal(moved[..., 0, :-1], drawn[0][..., 0, 1:])  # the border repeats
-    labels = shapes.balanced_labels(100, 0)
-    whole = data.ImageSet(
-        torch.zeros(100, 3, 4, 4, dtype=torch.uint8), labels, shapes.CLASSES, "test"
-    )
-    mixed = sanity.shuffled_labels(whole)
-    assert mixed.class_counts() == whole.class_counts()
-    assert (mixed.labels == labels).float().mean() < 0.3
 
 
 # ---------------------------------------------------------------- a peer
