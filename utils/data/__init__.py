@@ -1,5 +1,6 @@
 """Image sets: where they come from, how they are split, and how they become model input."""
 
+from . import shapes
 from .cache import Broken, decoded
 from .cifar import PAPER_POOL
 from .copies import NearCopies, near_copies
@@ -30,5 +31,6 @@ __all__ = [
     "preprocess",
     "reachable",
     "read_image",
+    "shapes",
     "splits",
 ]

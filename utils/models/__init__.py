@@ -1,5 +1,6 @@
 """Models: built or wrapped, what kind of Vision Transformer one is, and running them on images."""
 
+from . import vit
 from .imagenet import PACKAGE, imagenet, imagenet_classes
 from .inference import (
     CHUNK,
@@ -48,5 +49,6 @@ __all__ = [
     "prepare",
     "resolve",
     "unwrapped",
+    "vit",
     "wrap",
 ]
