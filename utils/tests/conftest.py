@@ -124,6 +124,17 @@ def tiny(kind: str = "vit", classes: int = 4, seed: int = 0, **options: object) 
     return model.eval()
 
 
+# options that cost few passes, for tests of what holds for every method
+QUICK = {
+    "smoothgrad": dict(samples=3),
+    "integrated_gradients": dict(steps=4),
+    "expected_gradients": dict(steps=1),
+    "occlusion": dict(grid=3),
+    "rise": dict(masks=16),
+    "shapley": dict(grid=2),
+}
+
+
 def images(n: int = 2, size: int = 32, seed: int = 0) -> torch.Tensor:
     """Smooth random pictures, uint8 (n, 3, size, size)."""
     generator = torch.Generator().manual_seed(seed)

@@ -114,10 +114,10 @@ def test_draws_once_a_change():
     assert seen == [0, 1, 4]
 
 
-def test_a_hundred_steps_leave_no_figure_open():
+def test_many_steps_leave_no_figure_open():
     kept = plt.figure()  # somebody else's
-    knobs, *_ = parts(widgets.browse(lambda step: draw(step), step=range(101)))
-    for step in range(1, 101):
+    knobs, *_ = parts(widgets.browse(lambda step: draw(step), step=range(25)))
+    for step in range(1, 25):
         knobs["step"].value = step
         assert plt.get_fignums() == [kept.number]
 

@@ -35,6 +35,7 @@ def written(tmp_path_factory):
     return file, {entry["name"]: entry for entry in entries}
 
 
+@pytest.mark.slow
 def test_every_case_is_there_with_its_fields(written):
     _, entries = written
     assert list(entries) == NAMES

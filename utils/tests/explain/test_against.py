@@ -5,16 +5,8 @@ import torch
 
 from utils import explain, models
 from utils.models import Question
-from utils.tests.conftest import images, tiny
+from utils.tests.conftest import QUICK, images, tiny
 
-QUICK = {
-    "smoothgrad": dict(samples=3),
-    "integrated_gradients": dict(steps=4),
-    "expected_gradients": dict(steps=1),
-    "occlusion": dict(grid=3),
-    "rise": dict(masks=16),
-    "shapley": dict(grid=2),
-}
 PAIRS = [
     (kind, name)
     for kind, group in (("resnet", "cnn"), ("vit", "vit"))
