@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from .. import data, models
+from .. import data, evaluate, models
 from ..env import RUNS, Profile, alone, device, profile, seed_everything
 from . import processes
 from .recipes import RECIPES, Recipe
@@ -64,10 +64,14 @@ def explained(arch: str, settings: Profile | None = None) -> nn.Module:
     XTL_MODELS=cifar10 gives the course weights trained on 45,000 labelled CIFAR-10 images, and
     "finetuned" what `finetuned` gives. Unset, it is cifar10 in the demo profile on CIFAR-10,
     because maps of models that are often wrong explain little, and finetuned anywhere else.
-    Raises ValueError for another word, or where those weights do not fit the data.
+    Their probabilities are calibrated: the temperature that evaluate.temperature fits on the
+    validation images is divided into the head, kept as model.temperature and printed. A model of
+    the reader's own (XTL_MODEL) is left as it is. Raises ValueError for another word, or where
+    the weights cifar10 do not fit the data.
     """
     settings = settings or profile()
-    source = data.splits(settings).train.source
+    parts = data.splits(settings)
+    source = parts.train.source
     fits = arch in models.COURSE and source.startswith("CIFAR-10") and "cats" not in source
     choice = os.environ.get("XTL_MODELS") or (
         "cifar10"
@@ -77,10 +81,19 @@ def explained(arch: str, settings: Profile | None = None) -> nn.Module:
     if choice not in ("cifar10", "finetuned"):
         raise ValueError(f"XTL_MODELS is {choice!r}: set it to cifar10 or finetuned, or unset it.")
     if choice == "finetuned":
-        return finetuned(arch, settings)
-    if not fits:
+        model = finetuned(arch, settings)
+        if model.history is None:
+            return model
+    elif not fits:
         raise ValueError(f"The weights cifar10 do not fit {arch} on {source}: unset XTL_MODELS.")
-    model = models.build(arch, 10, "course:cifar10", keep_head=True)
-    print(f"{arch}: {model.provenance}")
+    else:
+        model = models.build(arch, 10, "course:cifar10", keep_head=True).to(device())
+        print(f"{arch}: {model.provenance}")
+    model.temperature = evaluate.temperature(evaluate.predict(model, parts.val))
+    for head in models.heads(model):
+        head.weight.data /= model.temperature
+        if head.bias is not None:
+            head.bias.data /= model.temperature
+    print(f"{arch}: temperature {model.temperature:.2f}, from {len(parts.val)} validation images")
     seed_everything(settings.seed)
-    return model.to(device())
+    return model
