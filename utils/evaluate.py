@@ -16,7 +16,7 @@ from torch import nn
 from .data import ImageSet
 from .models import CHUNK, logits_of
 from .plots import short
-from .scoring import METRICS, macro, roc_auc
+from .scoring import SCORES, macro, roc_auc
 from .stats import mean_interval
 
 
@@ -77,7 +77,7 @@ def predict(model: nn.Module, image_set: ImageSet, chunk: int = CHUNK) -> Predic
 
 
 def _weighted(predictions: Predictions, weights: np.ndarray) -> np.ndarray:
-    """METRICS (5, D) for D weightings (D, N) of the images: how often each is drawn."""
+    """SCORES (5, D) for D weightings (D, N) of the images: how often each is drawn."""
     labels, predicted, probabilities = _arrays(predictions)
     n_classes = len(predictions.classes)
     cells = labels * n_classes + predicted
@@ -96,7 +96,7 @@ def metrics(predictions: Predictions) -> dict[str, float]:
     NaN if all images are of one class.
     """
     values = _weighted(predictions, np.ones((1, len(predictions.labels))))[:, 0]
-    return dict(zip(METRICS, values.tolist(), strict=True)) | {"ece": reliability(predictions)[3]}
+    return dict(zip(SCORES, values.tolist(), strict=True)) | {"ece": reliability(predictions)[3]}
 
 
 def _arrays(p: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -108,7 +108,7 @@ def intervals(
 ) -> dict[str, tuple[float, float]]:
     """95 % percentile bootstrap intervals over the test images (Efron & Tibshirani 1993).
 
-    {metric: (low, high)} for METRICS, n draws. Draws in which a metric has no value (the ROC-AUC
+    {metric: (low, high)} for SCORES, n draws. Draws in which a metric has no value (the ROC-AUC
     of a single class) are left out. Each interval holds its own value, which the percentiles of a
     dozen images may miss; where all images are right or all are wrong, no draw differs, and
     accuracy has Wilson's interval (1927) instead.
@@ -123,7 +123,7 @@ def intervals(
         axis=1,
     )
     bounds: dict[str, tuple[float, float]] = {}
-    for name, value, values in zip(METRICS, metrics(predictions).values(), draws, strict=False):
+    for name, value, values in zip(SCORES, metrics(predictions).values(), draws, strict=False):
         values = values[np.isfinite(values)]
         if not len(values):
             bounds[name] = (math.nan, math.nan)
@@ -197,7 +197,7 @@ def confused_pairs(predictions: Predictions) -> list[tuple[str, str, int]]:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class AccuracyDifference:
     """Two models on the same images: a minus b."""
 
     difference: float  # accuracy(a) - accuracy(b)
@@ -208,7 +208,7 @@ class Comparison:
     p_value: float  # exact McNemar test
 
 
-def compare(a: Predictions, b: Predictions, n: int = 2000, seed: int = 0) -> Comparison:
+def compare(a: Predictions, b: Predictions, n: int = 2000, seed: int = 0) -> AccuracyDifference:
     """Accuracy difference with a paired bootstrap interval, and McNemar's exact test (1947).
 
     Raises ValueError if the two are not about the same images in the same order.
@@ -223,7 +223,7 @@ def compare(a: Predictions, b: Predictions, n: int = 2000, seed: int = 0) -> Com
         low, high = -1.0, 1.0
     only_a, only_b = int((paired > 0).sum()), int((paired < 0).sum())
     p_value = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
-    return Comparison(mean, low, high, only_a, only_b, float(p_value))
+    return AccuracyDifference(mean, low, high, only_a, only_b, float(p_value))
 
 
 def confident_mistakes(predictions: Predictions, n: int) -> list[int]:

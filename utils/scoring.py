@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-METRICS = ("accuracy", "precision", "recall", "f1", "roc_auc")
+SCORES = ("accuracy", "precision", "recall", "f1", "roc_auc")
 
 
 def macro(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

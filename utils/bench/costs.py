@@ -84,7 +84,7 @@ def cost(device: torch.device, tiny: bool, method: str) -> list[Entry]:
     ours()
     hook.remove()
     many = passes.count > 16
-    pairs = measure.compare(
+    pairs = measure.interleaved(
         ours, partial(_plain, model, x, passes), device, 1 if tiny else 3 if many else 7
     )
     kind = "forward and backward" if passes.gradient else "forward"

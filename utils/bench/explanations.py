@@ -37,9 +37,9 @@ def gradcam(device: torch.device, tiny: bool) -> list[Entry]:
     def singly() -> np.ndarray:
         return np.concatenate([cam(x[i : i + 1], wanted[i : i + 1]) for i in range(len(x))])
 
-    forward = measure.compare(ours, plain, device, times)
-    single = measure.compare(ours, singly, device, times)
-    batch = measure.compare(ours, lambda: cam(x, wanted), device, times)
+    forward = measure.interleaved(ours, plain, device, times)
+    single = measure.interleaved(ours, singly, device, times)
+    batch = measure.interleaved(ours, lambda: cam(x, wanted), device, times)
     mine = torch.nn.functional.interpolate(ours()[:, None], x.shape[-2:], mode="bilinear")[
         :, 0
     ].cpu()
@@ -136,7 +136,7 @@ def lrp_(device: torch.device, tiny: bool, batch: int) -> list[Entry]:
     peer = partial(gradients.saliency, model, x, Question(targets), batch=len(x))
     top = 2.5 if batch == 1 else 3.0
     flops = measure.flops(ours) / measure.flops(peer)
-    pairs = measure.compare(ours, peer, device, 1 if tiny else 3)
+    pairs = measure.interleaved(ours, peer, device, 1 if tiny else 3)
     what = f"{'vit_mini' if tiny else arch}, batch {batch}, against forward and input gradient"
     return [measure.entry(f"lrp_b{batch}", what, pairs, top, False, flops=(flops, top))]
 
@@ -149,7 +149,7 @@ def attention_(device: torch.device, tiny: bool) -> list[Entry]:
         with torch.no_grad():
             model(x)
 
-    pairs = measure.compare(lambda: attention.maps(model, x), plain, device, 1 if tiny else 5)
+    pairs = measure.interleaved(lambda: attention.maps(model, x), plain, device, 1 if tiny else 5)
     sizes, measured = ((2, 4), here) if tiny else ((100, 5000), fresh)
     less, more = (measured("iav", n, 1, device) for n in sizes)
     linear = more["seconds"] / sizes[1] / (less["seconds"] / sizes[0])

@@ -28,7 +28,7 @@ def _pil_batch(images: torch.Tensor, model: nn.Module) -> torch.Tensor:
 def preparing(device: torch.device, tiny: bool) -> list[Entry]:
     model, images = models.build("resnet34_slim", 10, "none"), images_of(8 if tiny else 128, 32)
     model.input_size = 224
-    pairs = measure.compare(
+    pairs = measure.interleaved(
         lambda: data.preprocess(images, 224, model.mean, model.std),
         lambda: _pil_batch(images, model),
         torch.device("cpu"),
@@ -68,7 +68,7 @@ def evaluation(device: torch.device, tiny: bool) -> list[Entry]:
                 for part in images.split(32):
                     model(_pil_batch(part, model).to(device)).cpu()
 
-    pairs = measure.compare(
+    pairs = measure.interleaved(
         lambda: evaluate.predict(model, image_set), five_passes, device, 1 if tiny else 5
     )
     what = f"resnet34_slim at 128 px, {len(images)} images, one pass against five with PIL"
@@ -97,7 +97,7 @@ def data_share(device: torch.device, tiny: bool) -> list[Entry]:
             nn.functional.cross_entropy(model(prepare()), targets).backward()
             optimizer.step()
 
-        pairs = measure.compare(prepare, step, device, 1 if tiny else 5)
+        pairs = measure.interleaved(prepare, step, device, 1 if tiny else 5)
         top = 0.05 if device.type == "cuda" else 0.1
         entries.append(
             measure.entry(

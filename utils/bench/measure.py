@@ -32,7 +32,7 @@ def seconds(work: Work, device: torch.device) -> float:
     return clock() - begun
 
 
-def compare(
+def interleaved(
     ours: Work, peer: Work, device: torch.device, repeats: int
 ) -> list[tuple[float, float]]:
     """(ours, peer) seconds, taken in turns after one call each to warm up."""

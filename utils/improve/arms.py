@@ -132,7 +132,7 @@ def merge_lora(model: nn.Module) -> None:
 # ---------------------------------------------------------------- one run
 
 
-def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
+def hash_of(tensors: Mapping[str, torch.Tensor]) -> str:
     """A short hash of named tensors."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
@@ -155,7 +155,7 @@ def retrain(
     frozen blocks, for a LateRecipe; otherwise all blocks are trained.
     """
     model = copy.deepcopy(start)
-    origin = fingerprint(start.state_dict())
+    origin = hash_of(start.state_dict())
     model.provenance = f"{arm} from {origin}"
     if arm == "lora":
         torch.manual_seed(recipe.seed)  # the updates' first values
@@ -171,8 +171,8 @@ def retrain(
         facts = {
             "start": origin,
             "recipe": asdict(recipe),
-            "train": fingerprint({"images": train_set.images, "labels": train_set.labels}),
-            "val": fingerprint({"images": val_set.images, "labels": val_set.labels}),
+            "train": hash_of({"images": train_set.images, "labels": train_set.labels}),
+            "val": hash_of({"images": val_set.images, "labels": val_set.labels}),
         }
         history = load_late(folder / LATE_FILE, late, facts)
         if history is None:

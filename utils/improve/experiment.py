@@ -22,7 +22,7 @@ from ..data import ImageSet, Splits
 from ..env import seed_everything
 from ..evaluate import Predictions
 from ..train import Recipe, save
-from .arms import ARMS, SOURCE_OF, fingerprint, retrain, training_set
+from .arms import ARMS, SOURCE_OF, hash_of, retrain, training_set
 from .findings import Analyst, Evidence, Finding, gather
 from .generators import Generated, Generator, generate, random_findings
 from .late import Early, LateRecipe
@@ -156,8 +156,8 @@ def seen_by(evidence: Evidence, seed: int) -> Mapping[str, Evidence]:
 def _predict(model: nn.Module, test: ImageSet, file: Path, early: Early | None) -> Predictions:
     """Predictions on the test set, kept in `file` for the same weights and images."""
     facts = {
-        "weights": fingerprint(model.state_dict()),
-        "images": fingerprint({"images": test.images[:: max(1, len(test) // 500)]}),
+        "weights": hash_of(model.state_dict()),
+        "images": hash_of({"images": test.images[:: max(1, len(test) // 500)]}),
     }
     try:
         with safe_open(file, "pt") as handle:

@@ -20,6 +20,10 @@ from torch import nn
 from utils import env, models
 
 SETTINGS = "XTL_PROFILE XTL_DATA XTL_DEVICE XTL_MODEL XTL_FIGURES XTL_JOBS".split()
+CHROMIUM = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync"
+).split()
 REASONS: dict[str, Callable[[], str]] = {
     "real_data": lambda: (
         "" if (env.DATA / "cifar10").is_dir() else "no real images: data/cifar10 is absent"

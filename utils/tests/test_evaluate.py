@@ -372,7 +372,7 @@ def test_a_perfect_model_scores_one(name):
     classes = CLASSES if max(labels) < 4 else tuple(f"class {k}" for k in range(102))
     p = made([(c, c, 9.0) for c in labels], classes)
     found = evaluate.metrics(p)
-    assert {found[m] for m in evaluate.METRICS} == {1.0}
+    assert {found[m] for m in evaluate.SCORES} == {1.0}
     for metric, (low, high) in evaluate.intervals(p, n=100).items():
         assert 0 <= low <= found[metric] <= high, metric
     assert evaluate.intervals(p, n=100)["accuracy"][0] < 0.99, "few images prove little"

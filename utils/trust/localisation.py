@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 from .. import data
 
 __all__ = [
-    "METRICS",
+    "LOCALISATION",
     "auc",
     "check_maps",
     "evidence",
@@ -145,7 +145,7 @@ def auc(heatmaps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     return (above / (objects * ground)).float()
 
 
-METRICS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+LOCALISATION: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "pointing": pointing_game,
     "mass": mass_inside,
     "iou": iou,
@@ -154,5 +154,5 @@ METRICS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
 
 
 def localisation(heatmaps: torch.Tensor, masks: torch.Tensor) -> dict[str, np.ndarray]:
-    """All of METRICS for maps (B, h, w) >= 0 and bool masks (B, h, w): name -> (B,), 1 is perfect."""
-    return {name: metric(heatmaps, masks).numpy() for name, metric in METRICS.items()}
+    """All of LOCALISATION for maps (B, h, w) >= 0 and bool masks (B, h, w): name -> (B,), 1 is perfect."""
+    return {name: metric(heatmaps, masks).numpy() for name, metric in LOCALISATION.items()}

@@ -2,9 +2,7 @@
 
 import copy
 import types
-from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
 import torch
@@ -13,6 +11,7 @@ from timm.models import VisionTransformer
 from utils import models
 from utils.explain import attention
 from utils.models import Question
+from utils.tests.explain.conftest import published_vit, stored
 
 
 def inputs(n: int) -> torch.Tensor:
@@ -25,17 +24,11 @@ def vit():
 
 
 def test_rollout_is_the_published_one():
-    stored = np.load(Path(__file__).with_name("lrp_reference.npz"))
-    model = VisionTransformer(
-        img_size=32, patch_size=4, embed_dim=64, depth=3, num_heads=4, num_classes=10
-    )
-    model.load_state_dict(
-        {k[3:]: torch.from_numpy(stored[k]) for k in stored.files if k.startswith("sd/")}
-    )
-    maps = attention.maps(model.double(), torch.from_numpy(stored["x"]).double(), rows="all")
+    reference = stored("lrp")
+    maps = attention.maps(published_vit(reference), reference["x"].double(), rows="all")
     torch.testing.assert_close(
         attention.rollout(maps),
-        torch.from_numpy(stored["attention_rollout"]).double(),
+        reference["attention_rollout"].double(),
         rtol=1e-6,
         atol=1e-9,
     )

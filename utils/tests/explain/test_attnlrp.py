@@ -2,9 +2,7 @@
 
 import copy
 import types
-from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
 import torch
@@ -14,18 +12,18 @@ from torchvision.models import VisionTransformer
 from utils import models
 from utils.explain import attnlrp
 from utils.models import Question, vit
+from utils.tests.explain.conftest import VITS, randomised, small, stored, weights
 
 
 @pytest.fixture(scope="module")
 def reference() -> dict[str, torch.Tensor]:
-    stored = np.load(Path(__file__).with_name("attnlrp_reference.npz"))
-    return {key: torch.from_numpy(np.asarray(stored[key])) for key in stored.files}
+    return stored("attnlrp")
 
 
 @pytest.fixture(scope="module")
 def model(reference) -> nn.Module:
     theirs = VisionTransformer(32, 8, 3, 4, 32, 64, num_classes=10)
-    theirs.load_state_dict({k[3:]: v for k, v in reference.items() if k.startswith("sd/")})
+    theirs.load_state_dict(weights(reference))
     return vit.from_torchvision(theirs.double())
 
 
@@ -35,35 +33,6 @@ def error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 def inputs(n: int, size: int = 32) -> torch.Tensor:
     return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(0)).double()
-
-
-def randomised(model: nn.Module, biases: bool) -> nn.Module:
-    """Every parameter drawn again, large enough to matter; without biases nothing is additive."""
-    generator = torch.Generator().manual_seed(0)
-    additive = ("bias", "cls_token", "dist_token", "reg_token", "pos_embed")
-    for name, parameter in model.named_parameters():
-        drawn = torch.randn(parameter.shape, generator=generator)
-        if name.endswith(additive):
-            parameter.data = drawn * 0.3 * biases
-        elif parameter.ndim > 1:
-            parameter.data = drawn * 1.5 * parameter[0].numel() ** -0.5
-        else:
-            parameter.data = 1 + 0.3 * drawn
-    return model.double().eval()
-
-
-VITS = {
-    "plain": dict(),
-    "mean pooling": dict(global_pool="avg", fc_norm=True),
-    "registers": dict(reg_tokens=4),
-    "layer scale, normed queries": dict(init_values=0.5, qk_norm=True),
-    "norm before, RMSNorm": dict(pre_norm=True, norm_layer=timm.layers.RmsNorm),
-}
-
-
-def small(**options) -> nn.Module:
-    size = dict(img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=4, num_classes=5)
-    return timm.models.VisionTransformer(**size, **options)
 
 
 @pytest.mark.parametrize("variant", ["attnlrp", "cp"])
@@ -87,14 +56,14 @@ def test_conserved_without_biases(name, cp, monkeypatch):
         return weights
 
     monkeypatch.setattr(attnlrp, "_softmax", softmax)
-    model = randomised(small(**VITS[name]), biases=False)
+    model = randomised(small(name), biases=False)
     with torch.no_grad():
         logits = model(x)
     ours = attnlrp.relevance(model, x, Question(3, 1), cp)
     assert len(kept) == (0 if cp else 4)
     score = logits[:, 3] - logits[:, 1] - sum(kept)
     torch.testing.assert_close(ours.sum((1, 2, 3)), score, rtol=1e-4, atol=1e-6)
-    model = randomised(small(**VITS[name]), biases=True)  # so the test above needs them zeroed
+    model = randomised(small(name), biases=True)  # so the test above needs them zeroed
     with torch.no_grad():
         logits = model(x)
     lost = attnlrp.relevance(model, x, 3, cp).sum((1, 2, 3)) - logits[:, 3]

@@ -10,30 +10,14 @@ from torch import nn
 from utils import models
 from utils.explain import attention, inside
 from utils.models import Question
-
-VITS = {
-    "plain": dict(),
-    "mean pooling": dict(global_pool="avg", fc_norm=True),
-    "registers": dict(reg_tokens=4),
-    "layer scale, normed queries": dict(init_values=0.5, qk_norm=True),
-    "norm before, RMSNorm": dict(pre_norm=True, norm_layer=timm.layers.RmsNorm),
-}
+from utils.tests.explain.conftest import VITS, randomised, small
 
 
-def randomised(model: nn.Module) -> nn.Module:
-    generator = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        scale = 0.3 if parameter.ndim < 2 else 1.5 * parameter[0].numel() ** -0.5
-        parameter.data = scale * torch.randn(parameter.shape, generator=generator)
-    return model.double().eval()
-
-
-def small(name: str = "plain") -> nn.Module:
+def make(name: str = "plain") -> nn.Module:
     if name == "distilled":
         model = timm.create_model("deit_tiny_distilled_patch16_224", img_size=32, num_classes=5)
         return randomised(model)
-    size = dict(img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=4, num_classes=5)
-    return randomised(timm.models.VisionTransformer(**size, **VITS[name]))
+    return randomised(small(name, depth=3))
 
 
 def inputs(n: int) -> torch.Tensor:
@@ -43,7 +27,7 @@ def inputs(n: int) -> torch.Tensor:
 @pytest.mark.parametrize("name", [*VITS, "distilled"])
 @pytest.mark.parametrize("question", [Question(), Question(3), Question(3, 1)])
 def test_parts_sum_to_the_score(name, question):
-    model, x = small(name), inputs(2)
+    model, x = make(name), inputs(2)
     parts = inside.contributions(model, x, question)
     with torch.no_grad():
         wanted = question.score(model(x))
@@ -57,7 +41,7 @@ def test_parts_sum_to_the_score(name, question):
 
 def test_a_head_of_the_last_block_adds_what_its_absence_takes_with_the_norm_frozen():
     """The last block's MLP is silenced, so nothing comes after the head but the frozen norm."""
-    model, x = small(), inputs(2)
+    model, x = make(), inputs(2)
     model.blocks[2].mlp.fc2.weight.data.zero_()
     parts = inside.contributions(model, x, Question(1))
     tokens = []
@@ -76,7 +60,7 @@ def test_a_head_of_the_last_block_adds_what_its_absence_takes_with_the_norm_froz
 
 @pytest.mark.parametrize("name", [*VITS, "distilled"])
 def test_lens_ends_at_the_output(name):
-    model, x = small(name), inputs(2)
+    model, x = make(name), inputs(2)
     lens = inside.logit_lens(model, x)
     with torch.no_grad():
         torch.testing.assert_close(lens[:, -1], model(x), rtol=1e-5, atol=1e-5)
@@ -87,7 +71,7 @@ def test_lens_ends_at_the_output(name):
 
 
 def test_norms_are_those_of_the_patch_tokens():
-    model, x = small("registers"), inputs(2)
+    model, x = make("registers"), inputs(2)
     tokens = []
     model.blocks[1].register_forward_hook(lambda _, __, out: tokens.append(out))
     norms = inside.patch_norms(model, x)
@@ -100,7 +84,7 @@ def test_norms_are_those_of_the_patch_tokens():
 
 
 def test_low_precision_and_refusals():
-    model, x = small().float(), inputs(2).float()
+    model, x = make().float(), inputs(2).float()
     half = copy.deepcopy(model).half()
     ours = inside.contributions(half, x.half(), 1)
     wanted = inside.contributions(copy.deepcopy(half).float(), x.half().float(), 1)

@@ -2,37 +2,28 @@
 
 import copy
 import types
-from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
 import torch
 import torchvision
-from timm.models import VisionTransformer
 from torch import nn
 from torchvision.models.vgg import VGG, make_layers
 
 from utils import models
 from utils.explain import explain, lrp
 from utils.models import Question
+from utils.tests.explain.conftest import published_vit, stored
 
 
 @pytest.fixture(scope="module")
 def reference() -> dict[str, torch.Tensor]:
-    stored = np.load(Path(__file__).with_name("lrp_reference.npz"))
-    return {key: torch.from_numpy(np.asarray(stored[key])) for key in stored.files}
+    return stored("lrp")
 
 
 @pytest.fixture(scope="module")
 def vit(reference) -> nn.Module:
-    model = VisionTransformer(
-        img_size=32, patch_size=4, embed_dim=64, depth=3, num_heads=4, num_classes=10
-    )
-    model.load_state_dict(
-        {key[3:]: value for key, value in reference.items() if key.startswith("sd/")}
-    )
-    return model.double().eval()
+    return published_vit(reference)
 
 
 @pytest.fixture(autouse=True)

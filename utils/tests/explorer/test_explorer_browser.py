@@ -20,15 +20,12 @@ import pytest
 from PIL import Image
 
 from utils import env
+from utils.tests.conftest import CHROMIUM
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 pytestmark = pytest.mark.browser
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync"
-).split()
 NOTEBOOK = "14_explorer.ipynb"
 WAIT = 240_000  # ms: two small models may have to be fine-tuned first
 COMMANDS = {
@@ -115,7 +112,7 @@ def opened(served: tuple[str, str]) -> Iterator[tuple[Page, list[str]]]:
 
     kind, address = served
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
         page = browser.new_page(viewport={"width": 1280, "height": 720})
         page.set_default_timeout(60_000)
         errors: list[str] = []

@@ -660,7 +660,7 @@ def test_the_test_labels_choose_nothing(loop) -> None:
     assert list(clean.models) == ["baseline", "both", "lora", "more_steps"]
     for arm, model in clean.models.items():
         other = poisoned.models[arm]
-        assert arms.fingerprint(model.state_dict()) == arms.fingerprint(other.state_dict())
+        assert arms.hash_of(model.state_dict()) == arms.hash_of(other.state_dict())
         assert torch.equal(clean.test[arm].logits, poisoned.test[arm].logits)
         assert not torch.equal(clean.test[arm].labels, poisoned.test[arm].labels)
 
@@ -688,9 +688,7 @@ def test_the_loop_goes_on_from_the_last_finished_arm(loop, monkeypatch, capsys, 
     resumed = loop("cut", **how)
     assert len(fits) == (1 if frozen else 0)
     for arm, model in whole.models.items():
-        assert arms.fingerprint(model.state_dict()) == arms.fingerprint(
-            resumed.models[arm].state_dict()
-        )
+        assert arms.hash_of(model.state_dict()) == arms.hash_of(resumed.models[arm].state_dict())
     again = loop("cut", **how)
     assert len(fits) == (1 if frozen else 0)
     assert all(torch.equal(again.test[a].logits, resumed.test[a].logits) for a in again.test)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from utils import env
+from utils.tests.conftest import CHROMIUM
 
 from .test_page import example_page
 
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync"
-).split()
 COMMITTED = env.ROOT / "figures" / "demo" / "report.html"
 
 
@@ -30,7 +27,7 @@ def browser() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
         yield chromium
         chromium.close()
 

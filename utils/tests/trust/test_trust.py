@@ -67,17 +67,17 @@ def noise(n: int, seed: int = 0) -> torch.Tensor:
 # ---------------------------------------------------------------- ground truth
 
 
-@pytest.mark.parametrize("name", localisation.METRICS)
+@pytest.mark.parametrize("name", localisation.LOCALISATION)
 def test_right_maps_win_and_inverted_maps_lose(drawn, name):
-    metric, masks = localisation.METRICS[name], drawn[1]
+    metric, masks = localisation.LOCALISATION[name], drawn[1]
     random = metric(noise(12), masks).mean()
     assert metric(masks.float(), masks).tolist() == pytest.approx([1.0] * 12)
     assert metric(1 - masks.float(), masks).mean() < random < 1
 
 
-@pytest.mark.parametrize("name", localisation.METRICS)
+@pytest.mark.parametrize("name", localisation.LOCALISATION)
 def test_maps_and_masks_that_say_nothing_are_refused(drawn, name):
-    metric, masks, maps = localisation.METRICS[name], drawn[1], noise(12)
+    metric, masks, maps = localisation.LOCALISATION[name], drawn[1], noise(12)
     maps[3] = 0.5
     with pytest.raises(ValueError, match="Heatmap 3 of 12 is constant"):
         metric(maps, masks)
