@@ -44,7 +44,10 @@ def _parser() -> argparse.ArgumentParser:
         help="pretrain vit_mini: without labels",
     )
     parser.add_argument(
-        "--teacher", help="pretrain: course architecture to learn from, or imagenet"
+        "--teacher",
+        nargs="+",
+        default=[],
+        help="pretrain: course architectures to learn from, or imagenet",
     )
     parser.add_argument("--epochs", type=int, help="pretrain, distil: other number of epochs")
     parser.add_argument("--lr", type=float, help="pretrain, distil: other learning rate")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -30,13 +31,13 @@ N_BANK, N_QUERY = 5000, 2000  # labelled pool images and test images that judge 
 
 
 def pretrain(
-    arch: str, recipe: Recipe, command: str, teacher: str | None = None, start: str = "none"
+    arch: str, recipe: Recipe, command: str, teachers: Sequence[str] = (), start: str = "none"
 ) -> dict:
     """Make course weights: train on CIFAR-10's last 45,000 training images and ship the result.
 
-    command: the line that was typed, for the card. teacher: a course architecture, or "imagenet"
-    for the ImageNet network, fine-tuned on the same images first, whose probabilities (mean over
-    image and mirror image) make half of the loss. start: "course", or the
+    command: the line that was typed, for the card. teachers: course architectures, or "imagenet"
+    for the ImageNet network, fine-tuned on the same images first; their probabilities (mean over
+    teachers, image and mirror image) make half of the loss. start: "course", or the
     path of a .safetensors file, goes on from those weights. Writes the weights,
     utils/weights/<arch>.cifar10.safetensors in float16, and beside them a card (.json) with
     every training phase and the accuracy on all 10,000 test images. Returns the card.
@@ -48,17 +49,17 @@ def pretrain(
     variant = {"course": "cifar10", "course:imagenet": "imagenet"}.get(start)
     earlier = models.card(arch, variant)["phases"] if variant else []
     model = models.build(arch, len(pool.classes), start, keep_head=variant != "imagenet")
-    soft = probabilities(teacher, pool, val) if teacher else None
+    soft = [probabilities(name, pool, val) for name in teachers]
     folder = RUNS / "pretrain" / (arch if start == "none" else f"{arch}-more")
     with quick_arithmetic(model):
-        history = fit(model, pool, val, recipe, folder, soft)
+        history = fit(model, pool, val, recipe, folder, sum(soft) / len(soft) if soft else None)
 
     file = ship(model, f"{arch}.cifar10")
     accuracy = (logits_of(model, test.images).argmax(1) == test.labels).float().mean().item()
     phase = {
         "command": command,
         "recipe": asdict(recipe),
-        "teacher": teacher,
+        "teacher": " and ".join(teachers) or None,
         "minutes": round(history.seconds / 60, 1),
         "test_accuracy": accuracy,
     }

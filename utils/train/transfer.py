@@ -27,6 +27,7 @@ from .supervised import fit
 
 SIZES = (50, 200, 1000, 4050)  # training images
 SEEDS = (0, 1, 2)
+STATISTICS = 1000  # images that are enough for batch norms to learn from
 METHODS = ("scratch", "probe", "finetune")
 START = "course:imagenet"  # the weights of probe and finetune
 
@@ -50,13 +51,13 @@ def train_cell(arch: str, method: str, n: int, seed: int, parts: data.Splits) ->
     """`arch` trained on `n` images by "scratch" or "finetune"; goes on with an unfinished run.
 
     The seed draws the images, the new head, the random weights and the order. At most as many
-    validation images as training images choose the epoch. Fine-tuning leaves batch norms as they
-    are: statistics of 50 images are worse than those of 45,000.
+    validation images as training images choose the epoch. Fine-tuning on fewer than STATISTICS
+    images leaves batch norms as they are: statistics of 50 images are worse than those of 45,000.
     """
     seed_everything(seed)
     weights = "none" if method == "scratch" else START
     model = models.build(arch, len(parts.train.classes), weights)
-    if method == "finetune":
+    if method == "finetune" and n < STATISTICS:
         for layer in model.modules():
             if isinstance(layer, nn.BatchNorm2d):
                 layer.requires_grad_(False)
