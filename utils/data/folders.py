@@ -45,8 +45,8 @@ class FolderSet:
         index = np.asarray(indices, dtype=np.int64)
         images, broken = self.store.read(self.rows[index])
         if broken:
-            _, broken = self.store.read(range(len(self.store.files)))
-            reasons = {self.store.names[i]: why for i, why in broken.items()}
+            _, more = self.store.read(range(len(self.store.files)))
+            reasons = {self.store.names[i]: why for i, why in (broken | more).items()}
             raise Broken(self.source, len(self.store.files), reasons)
         return ImageSet(images, self.labels[index], self.classes, self.source)
 

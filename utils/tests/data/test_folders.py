@@ -324,6 +324,24 @@ def test_all_damaged_files_are_counted_and_some_named(empty, tmp_path, names):
     assert "remove" not in str(info.value)
 
 
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_files_that_were_just_being_written_are_named(empty, tmp_path, monkeypatch, count):
+    """Unreadable when the set is taken, and whole when the others are counted."""
+    scatter(tmp_path, "train/a", "train/b", "test/a", "test/b", each=5)
+    original, opened = cache.read_image, []
+
+    def read(file, size):
+        opened.append(file)
+        if len(opened) <= count:
+            raise ValueError("cut off")
+        return original(file, size)
+
+    monkeypatch.setattr(cache, "read_image", read)
+    with pytest.raises(data.Broken, match=rf"{count} of 20 pictures.*: cut off") as info:
+        data.load(f"folder:{tmp_path}")
+    assert len(info.value.reasons) == count
+
+
 @pytest.mark.parametrize("names", [("a/0",), ("a/3", "b/0"), ("a/0", "a/1", "a/9", "b/3", "b/7")])
 def test_going_on_without_them_if_asked(empty, tmp_path, monkeypatch, capsys, names):
     scatter(tmp_path, "a", "b")

@@ -249,6 +249,21 @@ def test_low_precision_gives_the_map_of_the_rounded_weights(arch, dtype):
     assert {p.dtype for p in model.parameters()} == {dtype}
 
 
+@pytest.mark.parametrize(
+    ("arch", "method"),
+    [("vit_mini", "lrp"), ("vit_mini", "attnlrp"), ("resnet34_slim", "lrp")],
+)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_16_bit_models_map_is_that_of_its_rounded_weights(arch, method, dtype):
+    """What it differs from the 32-bit model's is the rounding of the weights, and nothing else."""
+    model = models.build(arch, 10, "none")
+    low = copy.deepcopy(model).to(dtype)
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    ours = explain(low, images, 3, method)
+    assert torch.equal(ours, explain(copy.deepcopy(low).float(), images, 3, method))
+    assert not torch.equal(ours, explain(model, images, 3, method))
+
+
 @pytest.mark.parametrize("arch", ["vit_mini", "resnet34_slim"])
 def test_autocast_gives_the_map_without_it(arch):
     model = models.build(arch, 10, "none")
