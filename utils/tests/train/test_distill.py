@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from utils import data, models
 from utils.data import shapes
 from utils.models import zoo
+from utils.tests.train.conftest import images as examples
 from utils.tests.train.conftest import named
 from utils.train import Recipe, arithmetic, command, distill, pretrain, probe, teacher
 from utils.train.recipes import DISTIL
@@ -233,3 +234,21 @@ def test_the_command_line_knows_which_networks_can_be_distilled(capsys):
     with pytest.raises(SystemExit):
         command.main(["distil", "alexnet_slim"])
     assert f"distil knows {', '.join(DISTIL)}" in capsys.readouterr().err
+
+
+def test_a_teacher_is_fine_tuned_once_and_answers_for_image_and_mirror_image(monkeypatch, tmp_path):
+    runs = []
+    monkeypatch.setattr(teacher, "RUNS", tmp_path)
+    monkeypatch.setattr(teacher, "TEACHER_SIZE", 32)
+    monkeypatch.setattr(teacher, "TEACHER", replace(QUICK, epochs=1))
+    monkeypatch.setattr(models, "imagenet", tiny_cnn)
+    fit = teacher.fit
+    monkeypatch.setattr(teacher, "fit", lambda *parts: runs.append(parts[0]) or fit(*parts))
+    pool, val = examples(16, 1), examples(10, 2)
+    answers = teacher.probabilities("imagenet", pool, val)
+    model = runs[0]
+    expected = sum(
+        models.logits_of(model, view).softmax(1) for view in (pool.images, pool.images.flip(3))
+    )
+    assert torch.allclose(answers, expected / 2, atol=1e-5)
+    assert torch.equal(teacher.probabilities("imagenet", pool, val), answers) and len(runs) == 1
