@@ -694,7 +694,7 @@ def test_the_command_line_passes_phases_on(monkeypatch, capsys):
     assert line.startswith(
         "python -m utils.train pretrain resnet34_slim --start course --sizes 15x96 5x128 "
     )
-    assert (arch, teacher, start) == ("resnet34_slim", None, "course")
+    assert (arch, teacher, start) == ("resnet34_slim", [], "course")
     assert (recipe.epochs, recipe.sizes, recipe.lr, recipe.ema) == (
         20,
         ((15, 96), (5, 128)),
