@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from .. import data, models
 from ..env import RUNS, alone, device
 from ..models import logits_of
-from .checkpoint import save
+from .checkpoint import fingerprint, save
 from .recipes import TEACHER
 from .supervised import fit
 
@@ -128,7 +128,7 @@ def probabilities(name: str, pool: data.ImageSet, val: data.ImageSet) -> torch.T
         guide = models.build(name, len(pool.classes), "course", keep_head=True).to(device())
         return _mirrored(guide, pool.images)
     folder = RUNS / "pretrain" / "teacher"
-    file = folder / "probabilities.safetensors"
+    file = folder / f"probabilities-{fingerprint(pool.images[::100])}.safetensors"
     with alone(folder):  # two students may need the same teacher: one process trains it
         if not file.exists():
             guide = models.imagenet()

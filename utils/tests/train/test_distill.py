@@ -252,3 +252,5 @@ def test_a_teacher_is_fine_tuned_once_and_answers_for_image_and_mirror_image(mon
     )
     assert torch.allclose(answers, expected / 2, atol=1e-5)
     assert torch.equal(teacher.probabilities("imagenet", pool, val), answers) and len(runs) == 1
+    teacher.probabilities("imagenet", examples(16, 3), val)
+    assert len(runs) == 2  # other images, other answers
