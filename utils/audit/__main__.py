@@ -2,7 +2,7 @@
 
 MODEL is a timm or torchvision name, the directory of a Hugging Face model, or package.module:function;
 the page is figures/audit/NAME/report.html, its numbers audit.json beside it. Several processes
-share the work: accelerate launch -m utils.audit ...
+share the work: accelerate launch -m utils.audit ... on GPUs, torchrun -m utils.audit ... on CPUs.
 """
 
 from __future__ import annotations
@@ -29,17 +29,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--model", required=True, help="timm or torchvision name, directory, module:function"
     )
-    parser.add_argument("--images", required=True, help="folder:PATH, or a source such as cifar10")
+    parser.add_argument(
+        "--images", required=True, help="folder:PATH, photographs, or a source such as cifar10"
+    )
     parser.add_argument("--weights", help="a .safetensors file for the model")
     parser.add_argument("--methods", nargs="+", default=list(parts.METHODS))
     parser.add_argument("--minutes", type=float, default=10.0, help="about how long it may take")
     parser.add_argument("--name", help="folder of the result (default: the model's name)")
+    parser.add_argument(
+        "--shortcut", action="store_true", help="plant one and train on it: as many minutes again"
+    )
     options = parser.parse_args(arguments)
     name = re.sub(r"[^\w.-]+", "-", options.name or Path(options.model).name).strip("-.")
     out = env.FIGURES / "audit" / name
     try:
         judged = subject.load(_model(options.model, options.weights), options.images)
-        report = battery.run(judged, out, options.methods, options.minutes)
+        report = battery.run(judged, out, options.methods, options.minutes, plant=options.shortcut)
         if processes.rank() > 0:
             return
         file = page.build(judged, report, out / "report.html")

@@ -15,10 +15,12 @@ from scipy import stats as tests
 
 from .. import explain, stats
 from ..trust import faithfulness
+from . import planted
 from .catalogue import QUESTIONS
+from .questions import LEAST
 from .scores import NO_SUM
 
-LEAST, MOST = 6, 200  # images of a part: fewer say nothing, more cost time without need
+MOST = 200  # images of a part: more cost time without need
 MARGIN = 0.1  # the distance from the size that counts which the images shall suffice to see
 Part = dict[str, Any]
 
@@ -130,6 +132,8 @@ def recommended(report: dict[str, Any]) -> dict[str, str]:
         parts = {p.split(".")[1]: v for p, v in report["parts"].items() if p.split(".")[0] == name}
         if parts:
             sentences[question.text] = _sentence(question.unit, parts)
+    if "shortcut" in report:
+        sentences[planted.QUESTION] = planted.sentence(report["shortcut"])
     return sentences
 
 

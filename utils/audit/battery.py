@@ -15,9 +15,11 @@ from tqdm.auto import tqdm
 
 from .. import env
 from ..train import processes
-from .answers import LEAST, MARGIN, MOST, Part, images_needed, judged, spread
+from . import planted
+from .answers import MARGIN, MOST, Part, images_needed, judged, spread
 from .catalogue import QUESTIONS
 from .parts import METHODS, extended, fitting, maps_of, refusal
+from .questions import LEAST
 from .record import Record
 from .subject import Subject
 
@@ -94,8 +96,8 @@ class Battery:
         decided = f"{name}: {self.budget}"
         if decided not in self.record.images:
             affordable = PILOT + int(self.left() / (others + 1) / self.cost(name))
-            cheap = LEAST * self.cost(name) < 3 * self.minutes  # a twentieth of the budget
-            least = LEAST if cheap else PILOT
+            enough = (LEAST - PILOT) * self.cost(name) < self.left() / 2  # for any verdict at all
+            least = LEAST if enough else PILOT
             n = min(self.wanted(name), max(least, affordable), len(self.subject.images))
             self.record.images[decided] = n
             self.record.write()
@@ -107,27 +109,41 @@ class Battery:
         return sum(min(self.wanted(q), n) * self.cost(q) for q in self.questions if self.of(q)) / 60
 
     def ask(self) -> None:
-        """A few images of every part, then as many of each question as the budget allows."""
+        """The quick questions first, so that a small budget decides some and not none."""
+        quick, slow = (
+            [q for q in self.questions if QUESTIONS[q].costly == c] for c in (False, True)
+        )
+        self._first(quick)
+        self._rest(quick, len(slow))
+        self._first(slow)
+        self._rest(slow, 0)
+
+    def _first(self, questions: list[str]) -> None:
+        """A few images of every part, as long as there is time."""
         quiet = processes.rank() > 0
-        with tqdm(self.asked, unit="part", desc="first images", disable=quiet) as bar:
-            for name in sorted(self.questions, key=lambda q: QUESTIONS[q].costly):
+        with tqdm(total=len(questions) * len(self.maps), unit="part", disable=quiet) as bar:
+            bar.set_description("first images")
+            for name in questions:
                 for part in self.mine(name):
-                    if self.left() > 30 * self.minutes:  # the other half is for more images
+                    if self.left() > 0:
                         self.extend(part, PILOT)
                     bar.update(processes.size())
                 self.record.read()
-        able = sorted(
-            (q for q in self.questions if self.of(q)), key=lambda q: self.wanted(q) * self.cost(q)
-        )
-        if not quiet:
+        if not quiet and questions:
             print(
-                f"The first images took {self.record.seconds() / 60:.1f} minutes; enough images "
-                f"for all tests would take {self.full():.1f}, and the budget is {self.minutes:g}."
+                f"{self.record.seconds() / 60:.1f} of {self.minutes:g} minutes used; enough images "
+                f"for all questions begun would take {self.full():.1f}."
             )
-        with tqdm(able, unit="question", desc="all images", disable=quiet) as bar:
+
+    def _rest(self, questions: list[str], later: int) -> None:
+        """As many images of each as it wants and the budget allows; `later` questions follow."""
+        able = sorted(
+            (q for q in questions if self.of(q)), key=lambda q: self.wanted(q) * self.cost(q)
+        )
+        with tqdm(able, unit="question", desc="all images", disable=processes.rank() > 0) as bar:
             for place, name in enumerate(bar):
                 bar.set_postfix_str(QUESTIONS[name].name)
-                n = self.share(name, len(able) - place - 1)
+                n = self.share(name, len(able) - place - 1 + later)
                 for part in self.mine(name):
                     if part in self.record.parts:
                         self.extend(part, n)
@@ -159,12 +175,14 @@ def run(
     minutes: float = 10.0,
     chunk: int | None = None,
     questions: Sequence[str] = tuple(QUESTIONS),
+    plant: bool = False,
 ) -> dict[str, Any]:
     """Ask every question of every method that fits; the answers, also in out/audit.json.
 
     Goes on where an earlier call with the same model and images stopped; more minutes add images
-    to what is there. chunk: images at once; it changes nothing in the results. Several processes
-    (accelerate) share the work. Raises ValueError where no method fits the model.
+    to what is there. chunk: images at once; it changes nothing in the results. plant: also the
+    test with a planted shortcut, which trains models for about as many minutes again. Several
+    processes (accelerate) share the work. Raises ValueError where no method fits the model.
     """
     battery = Battery(subject, out, methods, questions, minutes, chunk)
     battery.ask()
@@ -191,6 +209,8 @@ def run(
         "versions": env.versions(),
         "device": env.device_name(),
     }
+    if plant:
+        report["shortcut"] = planted.ask(subject, battery.maps, battery.record, minutes)
     if processes.rank() == 0:
         env.write(out / "audit.json", json.dumps(report, indent=1) + "\n")
     return report

@@ -15,6 +15,7 @@ QUESTIONS: dict[str, Question] = {
             0.1,
             "share of positive mass in the tile of its class, beyond chance",
             points,
+            costly=True,
             classes=2,
             refuses=no_mosaics,
         ),

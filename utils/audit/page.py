@@ -23,16 +23,20 @@ TEMPLATES = Path(__file__).parent
 
 
 def plate(subject: Subject, methods: list[str], shown: int = SHOWN) -> Figure:
-    """The same images under all methods, for the predicted class; each map scaled by itself."""
+    """The same images under all methods, for the predicted class; each map scaled by itself.
+
+    A row for each image; a single image fills rows of four.
+    """
     rows = torch.linspace(0, len(subject.images) - 1, min(shown, len(subject.images))).long()
-    columns = {
-        explain.METHODS[m].title.replace(" ", "\n", 1): maps_of(subject, m).own(rows)
-        for m in methods
-    }
-    signed = [title for title, maps in columns.items() if (maps < 0).any()]
+    maps = {explain.METHODS[m].title: maps_of(subject, m).own(rows) for m in methods}
     titles = [subject.title(i) for i in rows.tolist()]
+    signed = [title for title, heat in maps.items() if (heat < 0).any()]
+    if shown == 1:
+        one = {title: heat[0] for title, heat in maps.items()}
+        image = subject.images[rows[0]]
+        return plots.plot_maps(image, one, titles[0], columns=4, side=2.1, signed=signed)
     return plots.plot_map_grid(
-        subject.images[rows], columns, titles, signed=signed, overlays=False, side=1.5
+        subject.images[rows], maps, titles, signed=signed, overlays=False, side=1.8
     )
 
 
@@ -56,6 +60,10 @@ def build(subject: Subject, report: dict[str, Any], file: Path) -> Path:
         sentences=recommended(report),
         questions=list(QUESTIONS.values()),
         rows=rows,
+        planted=[
+            (explain.METHODS[m].title, row)
+            for m, row in report.get("shortcut", {}).get("methods", {}).items()
+        ],
         plate=_embedded(plate(subject, methods)),
     )
     return env.write(file, page)

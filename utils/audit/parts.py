@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from .. import explain
-from .answers import LEAST, Part, answer
-from .questions import Maps, Question
+from .answers import Part, answer
+from .questions import LEAST, Maps, Question
 from .subject import Subject
 
 METHODS = (

@@ -16,6 +16,7 @@ from torch import nn
 from ..trust import localisation, sanity
 from .subject import Subject
 
+LEAST = 6  # images of a part: fewer say nothing
 Run = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
 
 

@@ -11,7 +11,7 @@ from .. import env
 from ..train import processes
 from .subject import Subject
 
-VERSION = 2  # raise it when a question changes its meaning: old numbers are then left alone
+VERSION = 3  # raise it when a question changes its meaning: old numbers are then left alone
 
 
 class Record:

@@ -23,9 +23,10 @@ def points(maps: Maps, rows: torch.Tensor, seed: int) -> Measured:
 
     Right-answered images of up to four classes a mosaic, shown at the model's own size; every class
     in it is explained, so that a map which does not look at the class has a mean of exactly chance.
+    Without labels the images whose class the model is sure of, see Subject.clear.
     """
     subject = maps.subject
-    right = torch.nonzero(subject.preds == subject.labels).flatten()
+    right = subject.clear()
     images, labels = subject.images[right], subject.preds[right]
     made = [mosaics.make(images, labels, 1, seed=int(row)) for row in rows]
     whole = mosaics.Mosaics(
@@ -42,12 +43,11 @@ def points(maps: Maps, rows: torch.Tensor, seed: int) -> Measured:
 
 
 def no_mosaics(subject: Subject, method: str) -> str:
-    if subject.labels is None:
-        return "it needs labels that fit the model"
-    classes = subject.labels[subject.preds == subject.labels].unique()
-    if len(classes) < 2:
-        return f"it needs right answers of two classes, and {len(classes)} have some"
-    return ""
+    classes = len(subject.preds[subject.clear()].unique())
+    known = "sure" if subject.labels is None else "right"
+    return (
+        "" if classes > 1 else f"it needs {known} answers of two classes, and {classes} have some"
+    )
 
 
 def about_class(maps: Maps, rows: torch.Tensor, seed: int) -> Measured:

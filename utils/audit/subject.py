@@ -14,6 +14,7 @@ from torch import nn
 from .. import data, evaluate, models
 
 SIDE = 256  # pixels; loose photographs are cut to a square of this side
+SURE = 0.25  # probability of a class that stands for the label where there is none
 SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"}
 
 
@@ -40,6 +41,14 @@ class Subject:
             entries = make(missing.long())
             self.made.update({(name, r): e for r, e in zip(missing.tolist(), entries, strict=True)})
         return [self.made[name, row] for row in rows.tolist()]
+
+    def clear(self) -> torch.Tensor:
+        """The images whose class is known, int64 (n,): answered right, or, without labels, surely."""
+        if self.labels is None:
+            good = self.logits.softmax(1).max(1).values >= SURE
+        else:
+            good = self.preds == self.labels
+        return torch.nonzero(good).flatten()
 
     @property
     def outputs(self) -> int:
@@ -106,6 +115,8 @@ def _in_classes(source: str, folder: Path) -> tuple[data.ImageSet, str]:
 
 def _read(source: str) -> tuple[torch.Tensor, torch.Tensor | None, tuple[str, ...], str]:
     """Images, labels, class names and a note, of a data source or a folder without class folders."""
+    if source == "photographs":
+        return data.at_hand(SIDE), None, (), ""
     if not source.startswith("folder:"):
         image_set, note = data.load(source, "test"), ""
     else:
@@ -124,7 +135,10 @@ def _labels(
 ) -> tuple[torch.Tensor | None, str]:
     """Labels in the order of the model's outputs, or None, and a sentence on how they fit."""
     if labels is None:
-        return None, "The images have no labels: questions about right answers are left out."
+        return (
+            None,
+            "The images have no labels: mosaics take the images whose class the model is sure of.",
+        )
     names = getattr(model, "classes", None)
     if names is not None and set(classes) <= set(names):
         order = torch.tensor([list(names).index(c) for c in classes])

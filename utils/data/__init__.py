@@ -5,7 +5,7 @@ from .cache import Broken, decoded
 from .cifar import PAPER_POOL
 from .copies import NearCopies, near_copies
 from .network import impatient, reachable
-from .photographs import photographs
+from .photographs import at_hand, photographs
 from .pixels import CORRUPTIONS, augment, blur, corrupt, preprocess, read_image
 from .sets import ImageSet, Splits, draw
 from .sources import SOURCES, fingerprint, load, splits
@@ -18,6 +18,7 @@ __all__ = [
     "ImageSet",
     "NearCopies",
     "Splits",
+    "at_hand",
     "augment",
     "blur",
     "corrupt",

@@ -36,10 +36,16 @@ class IGResult:
 # ---------------------------------------------------------------- the one signature
 
 
-def _resize(heat: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """(b, H, W) -> float32 (b, h, w) on the CPU: area average going down, else bilinear."""
-    down = heat.shape[-2] >= size[0] and heat.shape[-1] >= size[1]
-    mode = dict(mode="area") if down else dict(mode="bilinear", antialias=True)
+def _resize(heat: torch.Tensor, size: tuple[int, int], cells: bool = False) -> torch.Tensor:
+    """(b, H, W) -> float32 (b, h, w) on the CPU: area average going down, else bilinear.
+
+    cells: a coarser map keeps its cells, without values in between.
+    """
+    mode: dict[str, Any] = dict(mode="bilinear", antialias=True)
+    if heat.shape[-2] >= size[0] and heat.shape[-1] >= size[1]:
+        mode = dict(mode="area")
+    elif cells:
+        mode = dict(mode="nearest-exact")
     return F.interpolate(heat.detach().float()[:, None], size, **mode)[:, 0].cpu()
 
 
@@ -109,6 +115,7 @@ def explain(
     method: str = "gradcam",
     against: Targets = None,
     chunk: int | None = None,
+    cells: bool = False,
     **options: Any,
 ) -> torch.Tensor:
     """A heatmap for each image: uint8 (B, 3, h, w) -> float32 (B, h, w) on the CPU.
@@ -116,8 +123,9 @@ def explain(
     targets: a class for all, (B,) classes, or None for the predicted ones. against: likewise,
     classes that the targets are compared with: the difference of the two logits is explained (of
     a model with one output, its negative). method: a name in METHODS, options: that method's.
-    chunk: images at once; less needs less memory and changes nothing else. Values are in the
-    method's own unit, not rescaled. Runs in eval mode, also inside torch.no_grad, on frozen,
+    chunk: images at once; less needs less memory and changes nothing else. cells: a map coarser
+    than its image is drawn cell by cell, as a figure should show it; otherwise values between
+    the cells are interpolated. Values are in the method's own unit, not rescaled. Runs in eval mode, also inside torch.no_grad, on frozen,
     compiled and DataParallel models; leaves modes, parameters and gradients as they were. Raises
     ValueError for anything unknown and for a method that does not fit the model.
     """
@@ -130,7 +138,7 @@ def explain(
     def maps(rows: slice, batch: int) -> torch.Tensor:
         x = prepare(model, images[rows], precise=how.precise)
         heat = how.run(model, x, question[rows], batch=batch, **options)
-        return _resize(heat, images.shape[-2:])
+        return _resize(heat, images.shape[-2:], cells)
 
     with _quantised(model), evaluating(model), torch.enable_grad():
         return torch.cat(list(per_chunk(maps, len(images), how.chunk if chunk is None else chunk)))

@@ -170,7 +170,7 @@ class Explorer:
                 )
             compared = {} if against is None else {"against": against}
             heat = explain.explain(
-                model, image, target, view.method, **compared, **dict(view.options)
+                model, image, target, view.method, cells=True, **compared, **dict(view.options)
             )[0]
             self._answers[key] = Answer(heat, probabilities, target, against)
             if len(self._answers) > KEPT:

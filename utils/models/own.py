@@ -67,14 +67,22 @@ def _with_weights(arch: str, file: Path) -> nn.Module:
     """This architecture with a checkpoint of one's own, whose head says how many classes there are."""
     if file.suffix != ".safetensors" or not file.exists():
         return build(arch, 2, file)  # its sentence
+    theirs = not timm.is_model(arch.partition(".")[0]) and arch in torchvision.models.list_models(
+        torchvision.models
+    )
     with torch.device("meta"):
-        empty = build(arch, 2, "none")
+        empty = torchvision.models.get_model(arch) if theirs else build(arch, 2, "none")
     name = next(n for n, p in empty.named_parameters() if p is head(empty).weight)
     try:
         state = load_file(file)
     except SafetensorError:
         return build(arch, 2, file)  # its sentence
-    return build(arch, len(state[name]) if name in state else 2, file)
+    classes = len(state[name]) if name in state else 2
+    if not theirs:
+        return build(arch, classes, file)
+    module = torchvision.models.get_model(arch, num_classes=classes)
+    load_state(module, file, arch)
+    return wrap(module).eval()
 
 
 def _from_torchvision(name: str) -> nn.Module:

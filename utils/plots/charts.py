@@ -55,7 +55,7 @@ def plot_scatter(
         ax.annotate(
             readable(short(name)),
             (x[i], y[i]),
-            (22, -22),
+            (34, -30),
             textcoords="offset points",
             ha="center",
             fontsize=SMALL,
@@ -92,7 +92,7 @@ def plot_scores(
     figure, axes = plt.subplots(
         1,
         len(panels),
-        figsize=(3 * len(panels) + 1.5, height),
+        figsize=(max(7.5, 3 * len(panels) + 1.5), height),
         sharex=True,
         sharey=True,
         squeeze=False,
@@ -118,7 +118,7 @@ def plot_scores(
                         label=model if method not in references else None,
                     )
         ax.set(xlabel="score, 1 is perfect", title={"iou": "IoU", "auc": "AUC"}.get(metric, metric))
-        ax.set(yticks=range(len(order)), yticklabels=[name.replace("_", " ") for name in order])
+        ax.set(yticks=range(len(order)), yticklabels=names_of(order))
     lines = dict(zip(*reversed(axes.flat[0].get_legend_handles_labels()), strict=True))
     figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=len(lines))
     suptitle_of(figure, title)
@@ -168,7 +168,7 @@ def plot_panels(
         ax.axis("off")
     figure.legend(
         handles.values(),
-        [name.replace("_", " ") for name in handles],
+        [readable(name) for name in handles],
         loc="outside lower center",
         ncols=min(5, len(handles)),
         fontsize=SMALL,
@@ -182,7 +182,13 @@ def plot_agreement(
     matrices: Mapping[str, tuple[Sequence[str], np.ndarray]], label: str, title: str
 ) -> Figure:
     """Square matrices in -1..1 {panel: (names, (M, M))}, written out, one colour scale centred at 0."""
-    figure, axes = plt.subplots(1, len(matrices), figsize=(6.6 * len(matrices), 5.8), squeeze=False)
+    side = max(0.6 * len(names) for names, _ in matrices.values())
+    figure, axes = plt.subplots(
+        1,
+        len(matrices),
+        figsize=((side + 1) * len(matrices) + 1.2, side + 1.6),
+        squeeze=False,
+    )
     for ax, (panel, (names, values)) in zip(axes.flat, matrices.items(), strict=True):
         sns.heatmap(
             values,
@@ -196,10 +202,12 @@ def plot_agreement(
             xticklabels=names_of(names),
             yticklabels=names_of(names),
             annot_kws={"size": SMALL},
-            cbar=ax is axes.flat[-1],
-            cbar_kws={"label": label, "shrink": 0.7},
+            cbar=False,
         )
         ax.set_title(panel)
         ax.tick_params(labelsize=SMALL)
+        ax.tick_params(axis="x", rotation=90)
+        ax.tick_params(axis="y", rotation=0)
+    figure.colorbar(axes.flat[-1].collections[0], ax=axes, label=label, shrink=0.7)
     suptitle_of(figure, title)
     return figure

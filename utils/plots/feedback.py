@@ -11,56 +11,39 @@ from matplotlib.figure import Figure
 
 from .maps import overlay
 from .pictures import to_rgb
-from .style import SMALL, check, draw, names_of, suptitle_of
+from .style import SMALL, draw, names_of, suptitle_of
 
 Estimate = tuple[float, float, float]  # mean, low, high
 
 
 def plot_contact_sheet(
-    images: torch.Tensor,
-    heatmaps: torch.Tensor,
-    made: Sequence[torch.Tensor],
-    titles: Sequence[str],
-    random: Sequence[torch.Tensor] = (),
+    image: torch.Tensor,
+    heatmap: torch.Tensor,
+    rows: Mapping[str, torch.Tensor],
+    title: str,
     suptitle: str = "",
-    side: float = 1.0,
+    side: float = 1.9,
 ) -> Figure:
-    """A row for each image that failed: itself, its map, what was generated for it, and a control.
+    """Two rows: an image that failed, then its map, each beside generated images.
 
-    images uint8 (N, 3, H, W), heatmaps (N, H, W); made, random: for each image uint8 (k, 3, H, W),
-    any k. Raises ValueError if their numbers or sizes differ.
+    image uint8 (3, H, W), heatmap (H, W); rows: {what these are: uint8 (k, 3, H, W)}, any k, two
+    entries. Raises ValueError if the sizes of image and map differ.
     """
-    check(images, heatmaps=heatmaps, titles=titles, made=made)
-    if len(random):
-        check(images, random=random)
-    blocks = [("made for it", made)] + ([("random control", random)] if len(random) else [])
-    widths, starts = [1.0, 1.0], []
-    for _, rows in blocks:
-        widths += [0.25]  # a gap
-        starts += [len(widths)]
-        widths += [1.0] * max(map(len, rows))
+    most = max(map(len, rows.values()))
     figure, axes = plt.subplots(
-        len(images),
-        len(widths),
-        squeeze=False,
-        gridspec_kw={"width_ratios": widths},
-        figsize=(1.08 * side * sum(widths), (side + 0.28) * len(images) + 0.5),
+        2, most + 1, squeeze=False, figsize=(side * (most + 1), 2 * (side + 0.35) + 0.4)
     )
     for ax in axes.flat:
         ax.axis("off")
-    for row, (image, heatmap) in enumerate(zip(images, heatmaps, strict=True)):
+    first = [(to_rgb(image), title), (overlay(image, heatmap), "map")]
+    for line, (picture, name), (label, made) in zip(axes, first, rows.items(), strict=True):
         cells = [
-            (0, to_rgb(image), titles[row]),
-            (1, overlay(image, heatmap), "map" if row == 0 else ""),
+            (picture, name),
+            *((to_rgb(new), "" if k else label) for k, new in enumerate(made)),
         ]
-        for (label, rows), begin in zip(blocks, starts, strict=True):
-            cells += [
-                (begin + k, to_rgb(new), label if row == k == 0 else "")
-                for k, new in enumerate(rows[row])
-            ]
-        for column, picture, title in cells:
-            axes[row, column].axis("on")
-            draw(axes[row, column], picture, title)
+        for ax, (cell, words) in zip(line, cells, strict=False):
+            ax.axis("on")
+            draw(ax, cell, words)
     suptitle_of(figure, suptitle)
     return figure
 
@@ -128,7 +111,7 @@ def plot_before_after(
 
     Each image is a dot, above the diagonal if the measure rose; crosses are the groups' means.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 4.1), squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 5.0), squeeze=False)
     for ax, (panel, groups) in zip(axes.flat, panels.items(), strict=True):
         every = np.concatenate([np.concatenate(pair) for pair in groups.values()])
         low, high = every.min(), every.max()
@@ -144,7 +127,7 @@ def plot_before_after(
                 ms=4,
                 alpha=0.45,
                 mew=0,
-                label=f"{group} ({len(before)})",
+                label=group,
             )
             ax.plot(
                 before.mean(),
@@ -164,33 +147,11 @@ def plot_before_after(
             aspect="equal",
         )
         ax.plot([], [], "X", color="0.6", mec="k", ls="", label="mean")
-        ax.legend(fontsize=SMALL, loc="best")
+    lines = {
+        name: line
+        for ax in axes.flat
+        for line, name in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(lines.values(), lines, fontsize=SMALL, loc="outside lower center", ncols=4)
     suptitle_of(figure, title)
-    return figure
-
-
-def plot_changed(
-    images: torch.Tensor,
-    before: torch.Tensor,
-    after: torch.Tensor,
-    titles: Sequence[str],
-    labels: tuple[str, str] = ("before", "after"),
-    suptitle: str = "",
-    side: float = 1.25,
-) -> Figure:
-    """A column for each image: itself, its map before, its map after; each map scaled by itself.
-
-    images uint8 (N, 3, H, W), before and after (N, H, W). Raises ValueError if numbers or sizes differ.
-    """
-    check(images, before=before, after=after, titles=titles)
-    figure, axes = plt.subplots(
-        3, len(images), figsize=(side * len(images) + 0.4, 3 * side + 1.0), squeeze=False
-    )
-    for k, image in enumerate(images):
-        draw(axes[0, k], to_rgb(image), titles[k])
-        for row, maps, label in ((1, before, labels[0]), (2, after, labels[1])):
-            draw(axes[row, k], overlay(image, maps[k]))
-            if k == 0:
-                axes[row, 0].set_ylabel(label, fontsize=SMALL)
-    suptitle_of(figure, suptitle)
     return figure

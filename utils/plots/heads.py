@@ -43,7 +43,12 @@ def plot_heads(
         if level is not None:
             ax.axhline(level, ls="--", color="k", lw=1, label="equal attention")
         ax.set(xlabel="block", ylabel=name, xticks=number)
-        ax.legend(fontsize=SMALL)
+    lines = {
+        name: line
+        for ax in axes.flat
+        for line, name in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(lines.values(), lines, fontsize=SMALL, loc="outside lower center", ncols=3)
     suptitle_of(figure, title)
     return figure
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from .style import check, draw, names_of, suptitle_of
+from .style import SMALL, check, draw, names_of, suptitle_of
 
 
 def to_rgb(image: torch.Tensor) -> np.ndarray:
@@ -81,7 +81,7 @@ def plot_sheet(
     if names:
         middles = [k * (height + gap) + height / 2 - 0.5 for k in range(len(rows))]
         ax.set_yticks(middles, names_of(names))
-    ax.tick_params(length=0, labelsize=11)
+    ax.tick_params(length=0, labelsize=SMALL)
     ax.grid(False)
     suptitle_of(figure, title)
     return figure

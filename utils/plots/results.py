@@ -9,9 +9,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from .style import SMALL, names_of, suptitle_of, title_of
+from .style import SMALL, names_of, readable, suptitle_of, title_of
 
 MOST_ROWS = 20  # classes in one chart
 FEW = 0.005  # of all images: a bin with fewer says next to nothing
@@ -74,9 +75,7 @@ def plot_history(histories: Mapping[str, Any], title: str) -> Figure:
             smooth = np.convolve(values, np.ones(window) / window, "valid")
             epochs = np.arange(1, len(values) + 1) / per_epoch
             ax.plot(epochs, values, color=f"C{colour}", alpha=0.18, lw=0.7)
-            ax.plot(
-                epochs[window - 1 :], smooth, color=f"C{colour}", label=f"{name}, training batches"
-            )
+            ax.plot(epochs[window - 1 :], smooth, color=f"C{colour}", label=name)
             ax.plot(
                 np.arange(1, len(checks) + 1),
                 checks,
@@ -84,7 +83,6 @@ def plot_history(histories: Mapping[str, Any], title: str) -> Figure:
                 color=f"C{colour}",
                 ms=5,
                 mec="k",
-                label=f"{name}, validation",
             )
     for ax, label in zip(axes, ("loss (cross-entropy)", "accuracy"), strict=True):
         ax.set(xlabel="epoch", ylabel=label)
@@ -95,7 +93,9 @@ def plot_history(histories: Mapping[str, Any], title: str) -> Figure:
     if losses.max() > 50 * max(float(np.median(losses)), 1e-6):
         axes[0].set_yscale("log")
     lines, names = axes[0].get_legend_handles_labels()
-    figure.legend(lines, names, fontsize=SMALL, loc="outside lower center", ncols=len(histories))
+    kinds = [Line2D([], [], color="0.4"), Line2D([], [], color="0.4", ls="--", marker="o", mec="k")]
+    names = [*map(readable, names), "training batches, running mean", "validation"]
+    figure.legend([*lines, *kinds], names, fontsize=SMALL, loc="outside lower center", ncols=3)
     suptitle_of(figure, title)
     return figure
 
@@ -121,9 +121,13 @@ def plot_confusion(counts: Mapping[str, np.ndarray], classes: Sequence[str], tit
         for name, matrix in counts.items()
     }
     worst = max(float(share.max()) for share in shares.values()) or 1.0
-    side = 0.46 * max(len(rows), 5) + 2.2
+    side = 0.42 * max(len(rows), 5)
     figure, axes = plt.subplots(
-        1, len(counts), figsize=((side + 0.6) * len(counts), side), squeeze=False
+        1,
+        len(counts),
+        figsize=((side + 0.2) * len(counts) + 2.4, side + 2.2),
+        sharey=True,
+        squeeze=False,
     )
     for ax, (name, matrix) in zip(axes.flat, counts.items(), strict=True):
         part = np.ix_(rows, rows)
@@ -138,7 +142,7 @@ def plot_confusion(counts: Mapping[str, np.ndarray], classes: Sequence[str], tit
             square=True,
             xticklabels=names,
             yticklabels=names,
-            cbar_kws={"label": "mistakes, share of the true class", "shrink": 0.7},
+            cbar=False,
         )
         for (y, x), count in np.ndenumerate(matrix[part]):
             dark = x != y and shares[name][part][y, x] < 0.6 * worst
@@ -152,9 +156,13 @@ def plot_confusion(counts: Mapping[str, np.ndarray], classes: Sequence[str], tit
                 color="white" if dark else "black",
                 weight="bold" if x == y else "normal",
             )
-        ax.set(title=name, xlabel="predicted", ylabel="true")
+        ax.set(title=name, xlabel="predicted")
         ax.grid(False)
         ax.tick_params(labelsize=SMALL)
+    axes[0, 0].set_ylabel("true")
+    figure.colorbar(
+        axes[0, -1].collections[0], ax=axes, label="mistakes, share of the true class", shrink=0.7
+    )
     suptitle_of(figure, title)
     return figure
 

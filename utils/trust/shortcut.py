@@ -119,26 +119,31 @@ def retrained(
     train_set: ImageSet,
     seed: int,
     epochs: int = 8,
-    lr: float = 2e-3,
+    lr: float | None = None,
     batch: int = 32,
 ) -> nn.Module:
     """A copy whose late layers are trained on train_set, from a new head; in eval mode.
 
     The early layers are the same for all seeds, so their output is computed once and the training
     takes seconds: this is what makes ten models affordable. AdamW, one-cycle rate, no augmentation.
+    Of networks other than timm's ResNet and Vision Transformer all layers are trained, and batch
+    norms keep their statistics. lr: 2e-3 for late layers and 5e-4 for whole networks if None.
     """
+    whole = not isinstance(model, (ResNet, VisionTransformer))
+    lr = lr or (5e-4 if whole else 2e-3)
     twin = copy.deepcopy(model)
+    late = [twin] if whole else _late(twin)
 
     def run(rows: slice, _: int) -> torch.Tensor:
         with torch.no_grad():
-            return _forward(twin, prepare(twin, train_set.images[rows]), early=True)
+            x = prepare(twin, train_set.images[rows])
+            return x if whole else _forward(twin, x, early=True)
 
     with evaluating(twin):
         features = torch.cat(list(per_chunk(run, len(train_set), 128)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head(twin).reset_parameters()
-    late = _late(twin)
     parameters = [p for part in late for p in part.parameters()]
     for parameter in parameters:
         parameter.requires_grad_(True)
@@ -148,12 +153,14 @@ def retrained(
     generator = torch.Generator().manual_seed(seed)
     labels = train_set.labels.to(features.device)
     for part in late:
-        part.train()
+        part.train(not whole)
     for _ in range(epochs):
         for rows in torch.randperm(len(labels), generator=generator).split(batch):
             if len(rows) == 1 and epochs * steps > 1:
                 continue  # batch norm cannot learn from a single image
-            loss = F.cross_entropy(_forward(twin, features[rows], early=False), labels[rows])
+            x = features[rows]
+            logits = twin(x) if whole else _forward(twin, x, early=False)
+            loss = F.cross_entropy(logits, labels[rows])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

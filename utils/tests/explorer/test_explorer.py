@@ -71,7 +71,8 @@ def test_filters_keep_what_they_say(explorer: Explorer) -> None:
 @pytest.mark.parametrize("method", ["gradcam", "lrp", "attention", "saliency"])
 def test_the_map_is_the_one_of_explain(explorer: Explorer, method: str) -> None:
     (answer,) = explorer.answers(View(2, ("ViT",), method, target=4))["ViT"]
-    expected = explain.explain(explorer.models["ViT"], explorer.images[2:3], 4, method)[0]
+    images, model = explorer.images[2:3], explorer.models["ViT"]
+    expected = explain.explain(model, images, 4, method, cells=True)[0]
     assert torch.equal(answer.heatmap, expected) and answer.target == 4
 
 
