@@ -125,9 +125,10 @@ def explain(
     a model with one output, its negative). method: a name in METHODS, options: that method's.
     chunk: images at once; less needs less memory and changes nothing else. cells: a map coarser
     than its image is drawn cell by cell, as a figure should show it; otherwise values between
-    the cells are interpolated. Values are in the method's own unit, not rescaled. Runs in eval mode, also inside torch.no_grad, on frozen,
-    compiled and DataParallel models; leaves modes, parameters and gradients as they were. Raises
-    ValueError for anything unknown and for a method that does not fit the model.
+    the cells are interpolated. Values are in the method's own unit, not rescaled. Runs in eval
+    mode, also inside torch.no_grad, on frozen, compiled and DataParallel models; leaves modes,
+    parameters and gradients as they were. Raises ValueError for anything unknown and for a method
+    that does not fit the model.
     """
     model, _ = unwrapped(model)
     how = _fitting(model, method)

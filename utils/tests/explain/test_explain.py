@@ -208,12 +208,12 @@ def test_maps_take_the_size_of_the_images(nets):
 
 def test_a_coarse_map_can_keep_its_cells(nets):
     images, net = pictures(2, 32), nets["resnet34_slim"]
-    drawn = explain.explain(net, images, 1, "gradcam", cells=True)
+    drawn = explain.explain(net, images, 1, "layercam", cells=True)
     side = 32 // len(drawn[0].unique_consecutive(dim=0))
     assert side > 1 and drawn.shape == (2, 32, 32)
     squares = F.max_pool2d(drawn[:, None], side)[:, 0]
     torch.testing.assert_close(drawn, squares.repeat_interleave(side, 1).repeat_interleave(side, 2))
-    smooth = explain.explain(net, images, 1, "gradcam")
+    smooth = explain.explain(net, images, 1, "layercam")
     assert len(smooth[0].unique()) > len(drawn[0].unique())
 
 
