@@ -85,14 +85,14 @@ def prepare(step: Callable[[str], None]) -> Panel:
     """Images, models and panel of the course; step() is told what comes next."""
     step("Loading the libraries")
     from . import data, env, train
-    from .explorer import Exhibit, Explorer, Panel, photographs
+    from .explorer import Exhibit, Explorer, Panel, imagenet_exhibit
     from .report import load_results
 
     profile = env.profile()
     sets: dict[str, data.ImageSet | Exhibit] = {}
     step("Reading the photographs")
     try:
-        sets["photographs"] = photographs()
+        sets["photographs"] = imagenet_exhibit()
     except ModuleNotFoundError as error:
         print(error)
     step("Reading the images")

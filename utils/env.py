@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock
+from torch import nn
 
 PACKAGE = Path(__file__).resolve().parent
 WEIGHTS = PACKAGE / "weights"
@@ -197,6 +198,17 @@ def write(file: Path, content: str | bytes) -> Path:
             "what was there before is intact."
         ) from error
     return file
+
+
+def fingerprint(*things: nn.Module | torch.Tensor) -> str:
+    """A short hash of models' weights and of tensors, so that other ones are seen to be others."""
+    digest = hashlib.sha256()
+    for thing in things:
+        tensors = thing.state_dict().values() if isinstance(thing, nn.Module) else [thing]
+        for tensor in tensors:
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 @contextmanager

@@ -3,25 +3,25 @@
 from .answers import recommended, verdicts
 from .battery import run
 from .catalogue import QUESTIONS
-from .page import build, plate
-from .parts import METHODS, fitting, measure
-from .questions import Maps, Measured, Question
-from .subject import Subject, load, of
+from .page import plate, write_page
+from .parts import USUAL_METHODS, fitting, measure
+from .questions import AuditQuestion, Maps, Measured
+from .subject import Subject, of, open_subject
 
 __all__ = [
-    "METHODS",
     "QUESTIONS",
+    "USUAL_METHODS",
+    "AuditQuestion",
     "Maps",
     "Measured",
-    "Question",
     "Subject",
-    "build",
     "fitting",
-    "load",
     "measure",
     "of",
+    "open_subject",
     "plate",
     "recommended",
     "run",
     "verdicts",
+    "write_page",
 ]

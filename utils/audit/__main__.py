@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--images", required=True, help="folder:PATH, photographs, or a source such as cifar10"
     )
     parser.add_argument("--weights", help="a .safetensors file for the model")
-    parser.add_argument("--methods", nargs="+", default=list(parts.METHODS))
+    parser.add_argument("--methods", nargs="+", default=list(parts.USUAL_METHODS))
     parser.add_argument("--minutes", type=float, default=10.0, help="about how long it may take")
     parser.add_argument("--name", help="folder of the result (default: the model's name)")
     parser.add_argument(
@@ -43,11 +43,11 @@ def main(arguments: list[str] | None = None) -> None:
     name = re.sub(r"[^\w.-]+", "-", options.name or Path(options.model).name).strip("-.")
     out = env.FIGURES / "audit" / name
     try:
-        judged = subject.load(_model(options.model, options.weights), options.images)
+        judged = subject.open_subject(_model(options.model, options.weights), options.images)
         report = battery.run(judged, out, options.methods, options.minutes, plant=options.shortcut)
         if processes.rank() > 0:
             return
-        file = page.build(judged, report, out / "report.html")
+        file = page.write_page(judged, report, out / "report.html")
     except KeyboardInterrupt:
         sys.exit("\nThe audit was stopped; the same command goes on where it was.")
     except (ValueError, RuntimeError, OSError, ImportError) as error:

@@ -34,13 +34,13 @@ def floor(part: Part) -> tuple[str, np.ndarray]:
     return best, others[best]
 
 
-def spread(parts: list[Part]) -> float:
+def deviation(parts: list[Part]) -> float:
     """Standard deviation between images of score - floor, pooled over the methods of a question."""
     variances = [np.var(np.array(p["values"]) - floor(p)[1], ddof=1) for p in parts]
     return float(np.sqrt(np.mean(variances)))
 
 
-def images_needed(distance: float, sd: float, comparisons: int) -> int:
+def enough_images(distance: float, sd: float, comparisons: int) -> int:
     """Images that show a distance from the size with 80 % power, corrected for all comparisons."""
     alpha = min(0.05, 2 * 0.05 / max(1, comparisons))  # one-sided, in a two-sided calculation
     return stats.images_needed(distance, max(sd, 0.02), alpha=alpha)
@@ -105,7 +105,7 @@ def verdicts(answers: dict[str, dict[str, Any]]) -> None:
         else:
             part["verdict"] = "cannot be told"
             if distance and math.isfinite(part["sd"]):
-                part["needs"] = images_needed(distance, part["sd"], len(measured))
+                part["needs"] = enough_images(distance, part["sd"], len(measured))
 
 
 def judged(parts: dict[str, Part]) -> dict[str, dict[str, Any]]:

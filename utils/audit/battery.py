@@ -16,9 +16,9 @@ from tqdm.auto import tqdm
 from .. import env
 from ..train import processes
 from . import planted
-from .answers import MARGIN, MOST, Part, images_needed, judged, spread
+from .answers import MARGIN, MOST, Part, deviation, enough_images, judged
 from .catalogue import QUESTIONS
-from .parts import METHODS, extended, fitting, maps_of, refusal
+from .parts import USUAL_METHODS, extended, fitting, maps_of, refusal
 from .questions import LEAST
 from .record import Record
 from .subject import Subject
@@ -80,7 +80,7 @@ class Battery:
             | {"references": {k: v[:PILOT] for k, v in p["references"].items()}}
             for p in self.of(name)
         ]
-        n = images_needed(MARGIN, spread(first), len(self.asked))
+        n = enough_images(MARGIN, deviation(first), len(self.asked))
         return min(max(LEAST, n), MOST)
 
     def cost(self, name: str) -> float:
@@ -171,7 +171,7 @@ class Battery:
 def run(
     subject: Subject,
     out: Path,
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] = USUAL_METHODS,
     minutes: float = 10.0,
     chunk: int | None = None,
     questions: Sequence[str] = tuple(QUESTIONS),

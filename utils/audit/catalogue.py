@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from .questions import Question
+from .questions import AuditQuestion
 from .removal import in_proportion, like_shapley, needed
-from .scores import about_class, learned, no_mosaics, no_promise, points, promised, steady
+from .scores import about_class, learned, no_mosaics, no_promise, pointing, promised, steady
 
-QUESTIONS: dict[str, Question] = {
+QUESTIONS: dict[str, AuditQuestion] = {
     question.name: question
     for question in (
-        Question(
+        AuditQuestion(
             "points",
             "Does the map point at the class?",
             0.1,
             "share of positive mass in the tile of its class, beyond chance",
-            points,
+            pointing,
             costly=True,
             classes=2,
             refuses=no_mosaics,
         ),
-        Question(
+        AuditQuestion(
             "needed",
             "Does the prediction need what the map marks?",
             0.05,
@@ -29,7 +29,7 @@ QUESTIONS: dict[str, Question] = {
             removes=True,
             costly=True,
         ),
-        Question(
+        AuditQuestion(
             "proportion",
             "Does a part with more relevance matter more?",
             0.1,
@@ -38,7 +38,7 @@ QUESTIONS: dict[str, Question] = {
             removes=True,
             costly=True,
         ),
-        Question(
+        AuditQuestion(
             "class",
             "Is the map about this class?",
             0.1,
@@ -46,21 +46,21 @@ QUESTIONS: dict[str, Question] = {
             about_class,
             classes=2,
         ),
-        Question(
+        AuditQuestion(
             "learned",
             "Does the map depend on what was learned?",
             0.3,
             "1 - rank correlation with random weights",
             learned,
         ),
-        Question(
+        AuditQuestion(
             "steady",
             "Does the map survive noise, a shift and a mirror?",
             0.7,
             "rank correlation",
             steady,
         ),
-        Question(
+        AuditQuestion(
             "shapley",
             "Does it agree with exact Shapley values?",
             0.1,
@@ -68,7 +68,7 @@ QUESTIONS: dict[str, Question] = {
             like_shapley,
             costly=True,
         ),
-        Question(
+        AuditQuestion(
             "sum",
             "Does the map add up to what the method promises?",
             0.95,

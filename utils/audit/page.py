@@ -47,7 +47,7 @@ def _embedded(figure: Figure) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def build(subject: Subject, report: dict[str, Any], file: Path) -> Path:
+def write_page(subject: Subject, report: dict[str, Any], file: Path) -> Path:
     """Write the page of an audit; the file. It makes no request to anywhere."""
     methods = list(dict.fromkeys(part.split(".")[1] for part in report["parts"]))
     rows = [

@@ -11,10 +11,10 @@ from torch import nn
 
 from .. import explain
 from .answers import Part, answer
-from .questions import LEAST, Maps, Question
+from .questions import LEAST, AuditQuestion, Maps
 from .subject import Subject
 
-METHODS = (
+USUAL_METHODS = (
     "saliency",
     "smoothgrad",
     "integrated_gradients",
@@ -44,7 +44,7 @@ def maps_of(subject: Subject, method: str, chunk: int | None = None) -> Maps:
     return Maps(subject, run, method)
 
 
-def fitting(subject: Subject, methods: Sequence[str] = METHODS) -> dict[str, str]:
+def fitting(subject: Subject, methods: Sequence[str] = USUAL_METHODS) -> dict[str, str]:
     """{method: "" where it explains this model, else the reason why not}, tried on one image."""
     reasons = {}
     for name in methods:
@@ -60,7 +60,7 @@ def fitting(subject: Subject, methods: Sequence[str] = METHODS) -> dict[str, str
     return reasons
 
 
-def refusal(subject: Subject, question: Question, method: str) -> str:
+def refusal(subject: Subject, question: AuditQuestion, method: str) -> str:
     """Why a question cannot be asked of a method, a model and these images; empty if it can."""
     if subject.outputs < question.classes:
         return f"it needs a model with {question.classes} outputs or more"
@@ -69,7 +69,7 @@ def refusal(subject: Subject, question: Question, method: str) -> str:
     return question.refuses(subject, method)
 
 
-def extended(part: Part, question: Question, maps: Maps, n: int, seed: int = 0) -> Part:
+def extended(part: Part, question: AuditQuestion, maps: Maps, n: int, seed: int = 0) -> Part:
     """The part with the first n images in it; those that it has are not measured again."""
     start = len(part.get("values", ()))
     if "refused" in part or start >= n:
@@ -94,7 +94,7 @@ def extended(part: Part, question: Question, maps: Maps, n: int, seed: int = 0) 
 
 def measure(
     subject: Subject,
-    question: Question,
+    question: AuditQuestion,
     method: str,
     n: int,
     chunk: int | None = None,

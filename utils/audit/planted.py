@@ -71,7 +71,7 @@ def _halves(subject: Subject) -> tuple[torch.Tensor, torch.Tensor]:
     assert subject.labels is not None
     n = len(subject.labels)
     sizes = (round(n * 2 / 3), n - round(n * 2 / 3))
-    train, seen = data.draw(subject.labels.numpy(), sizes, 0, True)
+    train, seen = data.draw_rows(subject.labels.numpy(), sizes, 0, True)
     return torch.from_numpy(train), torch.from_numpy(seen)
 
 

@@ -53,7 +53,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Question:
+class AuditQuestion:
     """A question, what it needs, and the smallest answer that counts."""
 
     name: str

@@ -18,7 +18,7 @@ LEVELS = 4.0  # standard deviation of the input noise, in levels of 255
 NO_SUM = "the method promises no sum"
 
 
-def points(maps: Maps, rows: torch.Tensor, seed: int) -> Measured:
+def pointing(maps: Maps, rows: torch.Tensor, seed: int) -> Measured:
     """Share of a map's positive mass in the tiles of its class, on 2 x 2 mosaics of the images.
 
     Right-answered images of up to four classes a mosaic, shown at the model's own size; every class

@@ -156,7 +156,7 @@ def of(model: nn.Module, image_set: data.ImageSet) -> Subject:
     return _judged(model, image_set.images, image_set.labels, image_set.classes, image_set.source)
 
 
-def load(model: nn.Module, images: str, most: int = 400) -> Subject:
+def open_subject(model: nn.Module, images: str, most: int = 400) -> Subject:
     """The model on the images of a source such as folder:PATH, at most `most` of them.
 
     Of more images an evenly spaced part is taken. Raises FileNotFoundError or ValueError, with

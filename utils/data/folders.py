@@ -10,7 +10,7 @@ import torch
 
 from .cache import Broken, Store, skip_broken
 from .layout import Layout, number_of, plural, survey
-from .sets import ImageSet, draw
+from .sets import ImageSet, draw_rows
 
 _noted: set[str] = set()
 
@@ -115,7 +115,7 @@ def open_folder(folder: Path, source: str) -> dict[str, FolderSet]:
         if "train" in splits:
             notes.append("no test folder: a fifth of each class is the test set")
         n_test = max(1, round(len(pairs) / 5))
-        test, rest = draw(labels.numpy(), (n_test, len(pairs)), 0, True)
+        test, rest = draw_rows(labels.numpy(), (n_test, len(pairs)), 0, True)
         rows = {"train": np.sort(rest), "test": np.sort(test)}
     for text in notes:
         note(f"{source}: {text}.")

@@ -53,7 +53,9 @@ class Splits:
     indices: dict[str, np.ndarray]
 
 
-def draw(labels: np.ndarray, sizes: tuple[int, ...], seed: int, stratify: bool) -> list[np.ndarray]:
+def draw_rows(
+    labels: np.ndarray, sizes: tuple[int, ...], seed: int, stratify: bool
+) -> list[np.ndarray]:
     """Disjoint random index sets of the given sizes; stratified: with the class shares of `labels`.
 
     Sorted by the place that each image has within its class (0..1), any stretch of the random

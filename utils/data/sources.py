@@ -16,7 +16,7 @@ from .cifar import PAPER_POOL, cifar, required
 from .folders import FolderSet, note, open_folder
 from .layout import plural, survey
 from .pairs import load_pair, shapes_pair
-from .sets import ImageSet, Splits, draw
+from .sets import ImageSet, Splits, draw_rows
 
 
 def _auto(split: str) -> ImageSet | FolderSet:
@@ -79,7 +79,7 @@ def load(source: str = "auto", split: str = "train") -> ImageSet:
     return image_set.whole() if isinstance(image_set, FolderSet) else image_set
 
 
-def fingerprint(source: str) -> str:
+def files_hash(source: str) -> str:
     """A hash of what a source's files are (path, size, time); "" for sources other than a folder.
 
     Whatever is kept of a folder's results is out of date when this changes.
@@ -111,11 +111,11 @@ def _draw_parts(
     """Rows of the pool to train with and to validate with."""
     labels, own = pool.labels[:n_pool].numpy(), getattr(pool, "val_from", None)
     if own is not None and 0 < own < n_pool:
-        (train,) = draw(labels[:own], (profile.n_train,), profile.seed, stratify)
-        (val,) = draw(labels[own:], (profile.n_val,), profile.seed, stratify)
+        (train,) = draw_rows(labels[:own], (profile.n_train,), profile.seed, stratify)
+        (val,) = draw_rows(labels[own:], (profile.n_val,), profile.seed, stratify)
         return train, val + own
     sizes = _shares(n_pool, len(pool.classes), profile)
-    train, val = draw(labels, sizes, profile.seed, stratify)
+    train, val = draw_rows(labels, sizes, profile.seed, stratify)
     return train, val
 
 
@@ -144,7 +144,7 @@ def splits(profile: Profile | None = None, stratify: bool = True) -> Splits:
             "training, validation and test need one at least each, better ten of each class."
         )
     train_at, val_at = _draw_parts(pool, n_pool, profile, stratify)
-    (test_at,) = draw(test.labels.numpy(), (profile.n_test,), profile.seed, stratify)
+    (test_at,) = draw_rows(test.labels.numpy(), (profile.n_test,), profile.seed, stratify)
     _say_sizes(pool, train_at, val_at, test_at, profile)
     return Splits(
         pool.subset(train_at),

@@ -12,7 +12,7 @@ from pytorch_grad_cam.utils.model_targets import FinerWeightedTarget
 from torch import nn
 
 from ..models import Question
-from .cams import Score, layer_of, maps_of
+from .cams import Score, activation_and_slopes, layer_of
 
 
 def _finer(question: Question, comparisons: int, alpha: float) -> Score:
@@ -65,7 +65,7 @@ def library(
     score = None
     if gradient:
         score = _finer(question, comparisons, alpha) if cam == "FinerCAM" else question.score
-    activation, slopes = maps_of(model, x, layer, score)
+    activation, slopes = activation_and_slopes(model, x, layer, score)
     _, module = layer_of(model, layer)
     peer = getattr(pytorch_grad_cam, "GradCAM" if cam == "FinerCAM" else cam)(model, [module])
     peer.activations_and_grads.release()  # its hooks: what they would keep is handed over

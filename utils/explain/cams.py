@@ -154,7 +154,7 @@ def _to_maps(model: nn.Module, name: str, x: torch.Tensor, output: torch.Tensor)
     return lambda t: t[:, special:].transpose(1, 2).unflatten(2, grid)
 
 
-def maps_of(
+def activation_and_slopes(
     model: nn.Module, x: torch.Tensor, layer: str | None, score: Score | None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The layer's feature maps and the score's gradients there, float32 (b, channels, rows, columns)."""
@@ -179,6 +179,6 @@ def gradcam(
     model: nn.Module, x: torch.Tensor, question: Question, *, batch: int, layer: str | None
 ) -> torch.Tensor:
     """Grad-CAM (Selvaraju et al. 2017, eq. 1 and 2) at the layer's own resolution."""
-    activation, gradient = maps_of(model, x, layer, question.score)
+    activation, gradient = activation_and_slopes(model, x, layer, question.score)
     assert gradient is not None  # it was asked for
     return (gradient.mean((2, 3), keepdim=True) * activation).sum(1).relu()

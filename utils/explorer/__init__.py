@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .controls import OWN
     from .panel import Panel
-    from .photos import photographs
+    from .photos import imagenet_exhibit
     from .state import KEPT, Explorer
     from .views import RUNNER_UP, Answer, Exhibit, View
     from .watch import Stale
@@ -27,7 +27,7 @@ __all__ = [
     "Panel",
     "Stale",
     "View",
-    "photographs",
+    "imagenet_exhibit",
 ]
 _PLACES = {
     "KEPT": "state",
@@ -35,7 +35,7 @@ _PLACES = {
     "Explorer": "state",
     "Panel": "panel",
     "Stale": "watch",
-    "photographs": "photos",
+    "imagenet_exhibit": "photos",
 }
 
 

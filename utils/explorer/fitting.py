@@ -12,7 +12,7 @@ from .state import Explorer
 from .views import RUNNER_UP
 
 FIRST = "gradcam"  # the method that shows photographs first
-UNKNOWN = "-"  # for a setting that cannot be chosen
+NO_CHOICE = "-"  # for a setting that cannot be chosen
 
 
 def options_of(explorer: Explorer, knobs: Mapping[str, W.Widget]) -> list[str]:
@@ -23,7 +23,7 @@ def options_of(explorer: Explorer, knobs: Mapping[str, W.Widget]) -> list[str]:
     return [name for name in options if name in knobs and usable.get(name, True)]
 
 
-def fit(
+def fit_knobs(
     explorer: Explorer, knobs: Mapping[str, W.Widget], own: bool, photographs_first: bool
 ) -> list[int]:
     """Offer models, methods, layers and images that fit, hide the other controls.
@@ -41,7 +41,7 @@ def fit(
     offer(k["target"], [("predicted", None), *classes])
     offer(k["against"], [("nothing", None), ("the runner-up", RUNNER_UP), *classes])
     methods = explorer.methods(k["models"].value)
-    begins = k["method"].value == UNKNOWN
+    begins = k["method"].value == NO_CHOICE
     offer(k["method"], [(METHODS[m].title, m) for m in methods])
     if begins and photographs_first and FIRST in methods:
         k["method"].value = FIRST
@@ -76,7 +76,7 @@ def _fit_options(explorer: Explorer, knobs: Mapping[str, W.Widget]) -> None:
             names = layers(models[0])
         except ValueError:  # not known for this model: the method itself says what to do
             names = []
-        offer(knobs["layer"], names or [UNKNOWN], last=True)
+        offer(knobs["layer"], names or [NO_CHOICE], last=True)
     if {"block", "start_layer"} & set(options):
         depth = min(len(m.blocks) for m in models)
         limit(knobs["start_layer"], depth - 1)

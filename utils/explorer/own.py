@@ -32,13 +32,12 @@ def typed_path(text: str) -> Path:
     return path
 
 
-def checked(path: Path) -> Path:
-    """The path of a file. Raises ValueError, saying what is wrong, if there is none."""
+def existing_file(path: Path) -> None:
+    """Raises ValueError, saying what is wrong, if there is no file at this path."""
     if path.is_dir():
         raise ValueError(f"{path.name} is a folder: type the path of a picture in it.")
     if not path.exists():
         raise ValueError(f"There is no file {path}: check the spelling, or give the whole path.")
-    return path
 
 
 def state_of(sources: Sequence[Any]) -> tuple:

@@ -15,8 +15,8 @@ from ..data import ImageSet
 from ..explain import METHODS
 from ..widgets import png, uploads
 from .board import Board
-from .fitting import UNKNOWN, fit, options_of
-from .own import checked, state_of, typed_path
+from .fitting import NO_CHOICE, fit_knobs, options_of
+from .own import existing_file, state_of, typed_path
 from .state import Explorer
 from .views import Answer, Exhibit, View
 from .watch import Stale, always
@@ -67,7 +67,7 @@ class Panel(Board):
                 "block": options["block"] - 1,
                 "head": options["head"] - 1 if options["head"] else None,
             }
-        options = {n: value for n, value in options.items() if value not in (None, UNKNOWN)}
+        options = {n: value for n, value in options.items() if value not in (None, NO_CHOICE)}
         (top, bottom), (left, right) = k["rows"], k["columns"]
         return View(
             self.list[k["image"]],
@@ -86,7 +86,7 @@ class Panel(Board):
         """Let the controls offer what fits the models, the images and each other."""
         self._muted = True
         try:
-            self.list = fit(self.explorer, self.knobs, self.own, self._photographs_first)
+            self.list = fit_knobs(self.explorer, self.knobs, self.own, self._photographs_first)
             for widget in (self.upload, self.path):
                 widget.layout.display = "" if self.own else "none"
         finally:
@@ -147,7 +147,7 @@ class Panel(Board):
     def _load_own(self, sources: Sequence[Any], go_on: Callable[[], bool]) -> None:
         for source in sources:
             if isinstance(source, Path):
-                checked(source)
+                existing_file(source)
             else:
                 source.seek(0)
         self.explorer.show_own(sources, go_on)

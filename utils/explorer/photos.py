@@ -17,7 +17,7 @@ IMAGENET = {  # of the photographs' classes, those that ImageNet names otherwise
 TITLE = "EfficientNet"
 
 
-def photographs() -> Exhibit:
+def imagenet_exhibit() -> Exhibit:
     """Four photographs of scikit-image and the network that explains them, 1,000 classes.
 
     Raises ModuleNotFoundError, with the command that installs it, if its weights are missing.

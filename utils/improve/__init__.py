@@ -1,6 +1,6 @@
 """The feedback loop: mistakes, findings, generated images, retraining."""
 
-from .arms import ARMS, BLIND, CONTROLS, PAPER, PUBLISHED, TITLES, training_set
+from .arms import ARMS, BLIND, CONTROL_ARMS, PAPER, PUBLISHED, TITLES, training_set
 from .checks import check_findings, nonsense
 from .claude import ClaudeAnalyst, Transport
 from .comparison import (
@@ -25,7 +25,7 @@ __all__ = [
     "ARMS",
     "BLIND",
     "BROKEN",
-    "CONTROLS",
+    "CONTROL_ARMS",
     "FIXED",
     "METRICS",
     "PAPER",

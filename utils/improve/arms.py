@@ -19,8 +19,8 @@ from .late import Early, LateRecipe, fit_late, late_modules, load_late, save_lat
 
 PUBLISHED = ("baseline", "generated", "both", "lora")
 BLIND = ("other_maps", "uniform_maps")  # the same mistakes, without looking where the model looked
-CONTROLS = (*BLIND, "random_generated", "augmented", "more_steps")
-ARMS = PUBLISHED + CONTROLS
+CONTROL_ARMS = (*BLIND, "random_generated", "augmented", "more_steps")
+ARMS = PUBLISHED + CONTROL_ARMS
 LATE_FILE = "late.safetensors"
 TITLES = {
     "baseline": "baseline",

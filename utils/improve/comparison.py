@@ -10,7 +10,7 @@ import torch
 from .. import stats
 from ..evaluate import Predictions
 from ..stats import Interval
-from .arms import ARMS, BLIND, CONTROLS, PAPER, TITLES
+from .arms import ARMS, BLIND, CONTROL_ARMS, PAPER, TITLES
 
 METRICS = ("accuracy", "precision", "recall", "f1")
 
@@ -83,7 +83,9 @@ class Comparison:
 
     def best_control(self) -> str:
         """The control of the highest mean accuracy."""
-        return max((a for a in CONTROLS if a in self.mean), key=lambda a: self.mean[a]["accuracy"])
+        return max(
+            (a for a in CONTROL_ARMS if a in self.mean), key=lambda a: self.mean[a]["accuracy"]
+        )
 
     def numbers(self) -> dict[str, float]:
         """Everything as flat dotted names for report.save_results."""
@@ -95,7 +97,7 @@ class Comparison:
                 flat |= named(f"{arm}.minus_baseline", self.difference(arm))
                 fixed, new = self.changes(arm)
                 flat |= {f"{arm}.fixed": float(fixed.mean()), f"{arm}.new": float(new.mean())}
-            if arm in CONTROLS:
+            if arm in CONTROL_ARMS:
                 flat |= named(f"both.minus_{arm}", self.difference("both", arm))
         best = self.difference("both", self.best_control())
         return flat | named("both.minus_best_control", best)

@@ -16,7 +16,7 @@ NOTEBOOKS = env.ROOT / "notebooks"
 
 def course(folder: Path = NOTEBOOKS) -> list[Path]:
     """The notebooks NN_name.ipynb in order. Raises FileNotFoundError if there are none."""
-    files = sorted(f for f in folder.glob("*.ipynb") if notebooks.STEM.fullmatch(f.stem))
+    files = sorted(f for f in folder.glob("*.ipynb") if results.STEM.fullmatch(f.stem))
     if not files:
         raise FileNotFoundError(f"There is no notebook NN_name.ipynb in the folder {folder.name}/.")
     return files

@@ -85,7 +85,7 @@ class Graph:
         Raises RuntimeError naming every notebook that failed, KeyboardInterrupt saying where the
         run stopped.
         """
-        images = keys.fingerprint(self.settings["XTL_DATA"])
+        images = keys.source_hash(self.settings["XTL_DATA"])
         self.figures = profile.figures
         self.keys = {f.stem: keys.key(f, self.settings, images) for f in self.wanted}
         self.sizes = {f.stem: _minutes(self.card(f.stem)) for f in self.files}

@@ -18,7 +18,7 @@ REQUIREMENTS = env.PACKAGE / "requirements.txt"
 def key(file: Path, settings: dict[str, str], images: str = "") -> str:
     """A hash of everything that decides what the notebook `file` computes.
 
-    settings: the environment variables of its kernel; images: fingerprint of the data. Prose,
+    settings: the environment variables of its kernel; images: source_hash of the data. Prose,
     comments, docstrings and layout do not count.
     """
     cells = [c.source for c in nbformat.read(file, 4).cells if c.cell_type == "code"]
@@ -74,10 +74,10 @@ def requirements(file: Path = REQUIREMENTS) -> list[str]:
     return sorted(name[0] for name in names if name)
 
 
-def fingerprint(source: str) -> str:
+def source_hash(source: str) -> str:
     """A hash of path, size and time of every file that a data source reads; "" if it has none."""
     if source.startswith("folder:"):
-        return data.fingerprint(source)
+        return data.files_hash(source)
     folders = [env.DATA / source]
     if source == "cifar10":
         folders.append(env.DATA / "cifar-10-batches-py")

@@ -15,7 +15,6 @@ from PIL import Image
 from .. import env
 from .results import compact
 
-STEM = re.compile(r"\d\d_[a-z0-9_]+")  # 05_gradcam: a notebook's number, lower-case words
 LIMIT = 1_000_000  # bytes in a committed notebook
 CHECKS = 3  # check cells in a notebook, at least
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"

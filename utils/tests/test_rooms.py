@@ -1,4 +1,4 @@
-"""Packages import downwards only, through each other's doors, and nothing imports in a circle."""
+"""Packages import downwards only, through each other's doors; no circles, and a name means one thing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from utils import env
 
@@ -59,6 +60,16 @@ def test_nothing_reaches_past_a_door() -> None:
         if "." in place or name.startswith("_") or (named and name and name not in named):
             past.append((file, room, place, name))
     assert past == []
+
+
+def test_a_name_means_one_thing_wherever_it_is_imported() -> None:
+    meanings: dict[str, dict[int, str]] = {}
+    for file in FILES:
+        for module, name in imports(file):
+            thing = getattr(import_module(".".join(filter(None, ["utils", module]))), name, None)
+            if thing is not None and not isinstance(thing, ModuleType):
+                meanings.setdefault(name, {})[id(thing)] = module
+    assert {name: places for name, places in meanings.items() if len(places) > 1} == {}
 
 
 def test_no_module_imports_itself_in_the_end() -> None:

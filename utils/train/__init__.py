@@ -4,13 +4,12 @@ from . import processes
 from .arithmetic import quick_arithmetic
 from .chapter_models import explained, finetuned, run_dir
 from .checkpoint import save
-from .matched import load_matched, measure
-from .recipes import FEW, NAMED, PRETRAIN, RECIPES, SELFSUP, Recipe, learning_rate
+from .matched import load_matched, measure_network
+from .recipes import NAMED, PRETRAIN, RECIPES, SELFSUP, Recipe, learning_rate
 from .supervised import History, fit
 from .transfer import finding, load_study, summary
 
 __all__ = [
-    "FEW",
     "NAMED",
     "PRETRAIN",
     "RECIPES",
@@ -24,7 +23,7 @@ __all__ = [
     "learning_rate",
     "load_matched",
     "load_study",
-    "measure",
+    "measure_network",
     "processes",
     "quick_arithmetic",
     "run_dir",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -32,15 +31,6 @@ def save(file: Path, tensors: dict[str, torch.Tensor], facts: dict | None = None
             f"The checkpoint {file.name} could not be written ({error}): free some disk space and "
             "run again; the previous checkpoint is intact."
         ) from error
-
-
-def fingerprint(*tensors: torch.Tensor) -> str:
-    """A short hash of the tensors' values, so that other data is seen to be other data."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 class State:

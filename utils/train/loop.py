@@ -17,9 +17,9 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from .. import models
-from ..env import autocast, device, precision
+from ..env import autocast, device, fingerprint, precision
 from . import processes
-from .checkpoint import State, fingerprint
+from .checkpoint import State
 from .modes import recomputed_statistics, train_mode, unchanged
 from .recipes import Recipe, build_optimizer, learning_rate, moving_average
 from .task import Batch, Task

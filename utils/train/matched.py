@@ -33,7 +33,7 @@ SEEDS = (0, 1, 2, 3, 4)
 RECIPE = Recipe(1, "adamw", 1e-3, 0.02, batch=32, augment=True)  # the level decides the length
 MOST = 800  # steps after which a level counts as not reached
 N_TRAIN, N_VAL = 4000, 300
-SCORED, DAMAGED, TESTED, SAMPLES = 16, 40, 500, 25  # see measure()
+SCORED, DAMAGED, TESTED, SAMPLES = 16, 40, 500, 25  # see measure_network()
 
 
 def share_correct(model: nn.Module, image_set: ImageSet) -> float:
@@ -41,7 +41,7 @@ def share_correct(model: nn.Module, image_set: ImageSet) -> float:
     return evaluate.predict(model, image_set).correct.float().mean().item()
 
 
-def measure(
+def measure_network(
     model: nn.Module,
     test: ImageSet,
     scored: int = SCORED,
@@ -142,7 +142,7 @@ def _run(arch: str, name: str, seed: int, parts: Splits) -> list[dict]:
     return [
         {"start": name, "seed": seed} | stop | {k: _plain(v) for k, v in found.items()}
         for stop in train_to(model, parts, levels, seed)
-        for found in [measure(model, parts.test)]
+        for found in [measure_network(model, parts.test)]
     ]
 
 
@@ -155,8 +155,8 @@ def study(arch: str, command: str) -> dict:
     """Train every initialisation with every seed and write the file after each run.
 
     Returns what the file holds: settings, device, CPU minutes, and "runs": a list of rows as of
-    measure(), with start, seed, level, steps and val_accuracy. Runs that an earlier call of the
-    same settings has finished are not made again.
+    measure_network(), with start, seed, level, steps and val_accuracy. Runs that an earlier call of
+    the same settings has finished are not made again.
     """
     parts = data.splits(replace(profile("paper"), source="cifar10", n_train=N_TRAIN, n_val=N_VAL))
     settings, file = _settings(arch), result_file(arch)

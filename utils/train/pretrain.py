@@ -13,11 +13,20 @@ import torch.nn.functional as F
 from torch import nn
 
 from .. import data, models
-from ..env import RUNS, WEIGHTS, device, device_name, seed_everything, versions, write
+from ..env import (
+    RUNS,
+    WEIGHTS,
+    device,
+    device_name,
+    fingerprint,
+    seed_everything,
+    versions,
+    write,
+)
 from ..models import logits_of
 from . import loop, selfsup
 from .arithmetic import bfloat16_helps, quick_arithmetic
-from .checkpoint import fingerprint, save
+from .checkpoint import save
 from .probe import linear_probe
 from .recipes import Recipe
 from .supervised import fit

@@ -103,7 +103,7 @@ DISTIL_MORE = {  # going on from earlier weights
     "vit_mini": replace(_MORE, patch_drop=((5, 0.5), (1, 0.0))),
     "resnet34_slim": replace(_MORE, epochs=5, lr=1e-2, sizes=((4, 64), (1, 128))),
 }
-FEW = Recipe(
+COMPARE = Recipe(
     8, "adamw", 1e-3, 0.05, batch=64, schedule="onecycle", augment=True
 )  # 4,050 images, any start
 

@@ -8,13 +8,13 @@ from dataclasses import asdict, replace
 from .. import data, evaluate, models
 from ..env import WEIGHTS, device_name, profile, seed_everything, write
 from .chapter_models import run_dir
-from .recipes import FEW, Recipe
+from .recipes import COMPARE, Recipe
 from .supervised import fit
 
 SEEDS = (0, 1, 2)
 
 
-def accuracy_after(arch: str, weights: str, seed: int, recipe: Recipe = FEW) -> float:
+def accuracy_after(arch: str, weights: str, seed: int, recipe: Recipe = COMPARE) -> float:
     """Test accuracy (0..1) of `arch` fine-tuned from `weights` on the published subset of CIFAR-10.
 
     4,050 images to train, 450 to choose the epoch, 2,500 test images; the seed decides the new
@@ -30,7 +30,7 @@ def accuracy_after(arch: str, weights: str, seed: int, recipe: Recipe = FEW) -> 
     return evaluate.predict(model, parts.test).correct.float().mean().item()
 
 
-def compare(arch: str, recipe: Recipe = FEW) -> dict[str, list[float]]:
+def compare(arch: str, recipe: Recipe = COMPARE) -> dict[str, list[float]]:
     """Fine-tune every initialisation of `arch` with each of SEEDS: {name: accuracies}.
 
     A name is "random" or the pretraining of a card, into which the accuracies are also written.

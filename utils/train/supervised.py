@@ -16,10 +16,10 @@ from torch import nn
 
 from .. import data, models
 from ..data import ImageSet
-from ..env import device, write
+from ..env import device, fingerprint, write
 from ..models import logits_of
 from . import loop, processes
-from .checkpoint import fingerprint, save
+from .checkpoint import save
 from .probe import start_head
 from .recipes import Recipe, phase
 from .task import Batch, Task

@@ -18,9 +18,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm.auto import tqdm
 
 from .. import data, models
-from ..env import RUNS, alone, device
+from ..env import RUNS, alone, device, fingerprint
 from ..models import logits_of
-from .checkpoint import fingerprint, save
+from .checkpoint import save
 from .recipes import TEACHER
 from .supervised import fit
 
@@ -28,7 +28,10 @@ SIZE = 256  # pixels of the images that the teacher sees while it teaches: enoug
 TEACHER_SIZE = 128  # pixels at which it is fine-tuned and then asked for probabilities
 # cells along a side after blocks[5]; channels there and at the end
 GRID, DENSE, POOLED = 8, 192, 1280
-CHUNK, FEW = 50, 10  # images between two notes of progress; images at once, as a cache holds them
+CHUNK, AT_ONCE = (
+    50,
+    10,
+)  # images between two notes of progress; images at once, as a cache holds them
 
 
 # ---------------------------------------------------------------- what it computes
@@ -108,7 +111,7 @@ def stored_features(
         for view, chunk in tqdm(todo, desc="teacher's features", unit="chunk", mininterval=5.0):
             rows = slice(chunk * CHUNK, min(n, (chunk + 1) * CHUNK))
             pixels = images[rows].flip(3) if view else images[rows]
-            parts = [teacher_features(model, few) for few in pixels.split(FEW)]
+            parts = [teacher_features(model, few) for few in pixels.split(AT_ONCE)]
             for stored, computed in zip((dense, pooled), zip(*parts, strict=True), strict=True):
                 stored[view, rows] = torch.cat(computed).half().numpy()
             done[view, chunk] = 1

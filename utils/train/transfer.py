@@ -17,7 +17,7 @@ import numpy as np
 from torch import nn
 
 from .. import data, evaluate, models
-from ..data import draw
+from ..data import draw_rows
 from ..env import WEIGHTS, device, device_name, profile, seed_everything, write
 from . import probe
 from .arithmetic import bfloat16_helps, quick_arithmetic
@@ -36,7 +36,7 @@ def subset(image_set: data.ImageSet, n: int, seed: int) -> data.ImageSet:
     """`n` images drawn with this seed, classes in proportion; the whole set if it is no larger."""
     if n >= len(image_set):
         return image_set
-    (rows,) = draw(image_set.labels.numpy(), (n,), seed, stratify=True)
+    (rows,) = draw_rows(image_set.labels.numpy(), (n,), seed, stratify=True)
     return image_set.subset(rows)
 
 

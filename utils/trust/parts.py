@@ -9,24 +9,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from .. import env
+from ..env import fingerprint
 
 __all__ = ["fingerprint", "kept"]
 
 VERSION = 1  # raise it when a measure changes its meaning: old results are then left alone
-
-
-def fingerprint(*things: nn.Module | torch.Tensor) -> str:
-    """A short hash of models' weights and of tensors: other weights or images, other results."""
-    digest = hashlib.sha256()
-    for thing in things:
-        tensors = thing.state_dict().values() if isinstance(thing, nn.Module) else [thing]
-        for tensor in tensors:
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def kept(

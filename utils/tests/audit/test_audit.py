@@ -69,7 +69,7 @@ def judged() -> audit.Subject:
 
 def test_loose_photographs_have_no_labels_and_it_is_said(folder: Path) -> None:
     (folder / "bad.png").write_bytes(b"no picture")
-    loose = subject.load(network(), f"folder:{folder}")
+    loose = subject.open_subject(network(), f"folder:{folder}")
     assert loose.labels is None and loose.images.shape == (12, 3, subject.SIDE, subject.SIDE)
     assert "no labels" in loose.notes[0] and loose.quality() == {}
     assert "bad.png" in loose.notes[1]
@@ -118,7 +118,7 @@ def test_maps_that_do_not_look_at_the_class_are_at_chance_in_mosaics(
     def blind(model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return images[:, 1].float()
 
-    measured = scores.points(audit.Maps(right(outputs=outputs), blind), torch.arange(8), 0)
+    measured = scores.pointing(audit.Maps(right(outputs=outputs), blind), torch.arange(8), 0)
     assert measured.bar == chance
     assert np.allclose(measured.values, chance, atol=1e-6)
 
@@ -209,9 +209,9 @@ def test_a_short_budget_says_how_many_images_and_minutes_are_missing(
 
 
 def test_the_power_calculation_sees_the_margin() -> None:
-    few, many = (answers.images_needed(answers.MARGIN, sd, 1) for sd in (0.05, 0.3))
+    few, many = (answers.enough_images(answers.MARGIN, sd, 1) for sd in (0.05, 0.3))
     assert few < 10 < many
-    assert answers.images_needed(answers.MARGIN, 0.3, 50) > many  # many comparisons ask for more
+    assert answers.enough_images(answers.MARGIN, 0.3, 50) > many  # many comparisons ask for more
 
 
 def test_few_images_and_few_classes_are_refused_with_the_reason(judged: audit.Subject) -> None:
@@ -247,7 +247,7 @@ def test_the_page_stands_alone_and_shows_names_as_text(
 ) -> None:
     report = audit.run(judged, tmp_path, ("saliency",), questions=("class",))
     report["model"] = "<script>alert(1)</script>"
-    page = audit.build(judged, report, tmp_path / "report.html").read_text("utf-8")
+    page = audit.write_page(judged, report, tmp_path / "report.html").read_text("utf-8")
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert "http://" not in page and "https://" not in page
     assert explain.METHODS["saliency"].title in page
@@ -258,7 +258,7 @@ def test_an_empty_folder_and_an_unknown_method_are_one_sentence(
 ) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no image"):
-        subject.load(network(), f"folder:{tmp_path / 'empty'}")
+        subject.open_subject(network(), f"folder:{tmp_path / 'empty'}")
     with pytest.raises(ValueError, match="There is no method"):
         audit.fitting(judged, ["saliencey"])
 

@@ -470,12 +470,12 @@ def test_a_damaged_or_emptied_cache_is_filled_again(empty, tmp_path, loss):
 def test_the_fingerprint_follows_the_files(empty, tmp_path):
     scatter(tmp_path, "a", "b")
     source = f"folder:{tmp_path}"
-    before = data.fingerprint(source)
-    assert before == data.fingerprint(source) and data.fingerprint("digits") == ""
+    before = data.files_hash(source)
+    assert before == data.files_hash(source) and data.files_hash("digits") == ""
     os.utime(tmp_path / "a" / "3.png", ns=(1, 1))
-    touched = data.fingerprint(source)
+    touched = data.files_hash(source)
     picture().save(tmp_path / "b" / "new.png")
-    assert len({before, touched, data.fingerprint(source)}) == 3
+    assert len({before, touched, data.files_hash(source)}) == 3
 
 
 # ---------------------------------------------------------------- tiny sets

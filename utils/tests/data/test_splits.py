@@ -8,7 +8,7 @@ import torch
 
 from utils import data, env
 from utils.data import sources
-from utils.data.sets import draw
+from utils.data.sets import draw_rows
 from utils.tests.data.pictures import noise, plant
 
 IDENTITY = dict(mean=(0.0,) * 3, std=(1 / 255,) * 3)  # levels in, levels out
@@ -84,10 +84,10 @@ def test_a_big_folder_sorted_by_class_keeps_all_its_classes(monkeypatch):
 def test_any_size_can_be_drawn(stratify, left):
     """Sets that leave fewer images than there are classes, or hold a class of one image."""
     labels = np.array([0] * 50 + [1] * 49 + [2])
-    parts = draw(labels, (80 - left, 20), 0, stratify)
+    parts = draw_rows(labels, (80 - left, 20), 0, stratify)
     assert [len(p) for p in parts] == [80 - left, 20]
     assert len(set(np.concatenate(parts))) == 100 - left
-    (everything,) = draw(labels, (1000,), 0, stratify)
+    (everything,) = draw_rows(labels, (1000,), 0, stratify)
     assert sorted(everything) == list(range(100))
 
 

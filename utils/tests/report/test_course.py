@@ -296,7 +296,7 @@ def test_what_decides_a_notebook(write_notebook: Write, tmp_path: Path, monkeypa
 
     def key(*cells: str) -> str:
         file = write_notebook("01_a", "# Title", *cells, folder=tmp_path / "n")
-        return keys.key(file, {"XTL_DATA": source}, keys.fingerprint(source))
+        return keys.key(file, {"XTL_DATA": source}, keys.source_hash(source))
 
     first = key("x = 1")
     assert key("x = 1  # a comment") == first

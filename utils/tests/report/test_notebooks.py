@@ -13,7 +13,7 @@ import pytest
 from nbformat import v4
 
 from utils import env
-from utils.report import notebooks
+from utils.report import notebooks, results
 
 NOTEBOOKS = sorted((env.ROOT / "notebooks").glob("*.ipynb"))
 TOP = set(
@@ -24,7 +24,7 @@ TOP = set(
 
 def test_there_are_notebooks() -> None:
     assert NOTEBOOKS, "notebooks/ is empty"
-    assert [f.name for f in NOTEBOOKS if not notebooks.STEM.fullmatch(f.stem)] == []
+    assert [f.name for f in NOTEBOOKS if not results.STEM.fullmatch(f.stem)] == []
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)

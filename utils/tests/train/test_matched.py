@@ -43,7 +43,9 @@ def test_a_level_out_of_reach_ends_after_the_last_step():
 
 
 def test_what_is_measured():
-    row = matched.measure(tiny(classes=2), PARTS.test, scored=3, damaged=4, tested=20, samples=2)
+    row = matched.measure_network(
+        tiny(classes=2), PARTS.test, scored=3, damaged=4, tested=20, samples=2
+    )
     assert row["iav"].shape == row["other"].shape == row["entropy"].shape == (2, 3)
     assert not torch.equal(row["iav"], row["other"])
     assert row["damaged"].shape == (3 * len(data.CORRUPTIONS),)
