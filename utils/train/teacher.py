@@ -88,14 +88,12 @@ def _open(file: Path, shape: tuple[int, ...], kind: str = "float16") -> np.ndarr
     return found
 
 
-def stored_features(
-    images: torch.Tensor, folder: Path, part: tuple[int, int] = (0, 1)
-) -> tuple[torch.Tensor, torch.Tensor]:
+def stored_features(images: torch.Tensor, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """The teacher's features of uint8 images (N, 3, h, w) and of their mirror images, in float16.
 
     Returns dense (2, N, 64, 192) and pooled (2, N, 1280), memory-mapped from `folder`; index 1 of
     the first axis is the mirror image. What is already there is not computed again, so a stopped
-    call goes on. part: (k, m) computes the k-th of m shares only, for m processes side by side.
+    call goes on.
     """
     folder.mkdir(parents=True, exist_ok=True)
     n = len(images)
@@ -103,9 +101,7 @@ def stored_features(
     pooled = _open(folder / "pooled.npy", (2, n, POOLED))
     chunks = -(-n // CHUNK)
     done = _open(folder / "done.npy", (2, chunks), "uint8")
-    todo = [
-        (view, c) for view in (0, 1) for c in range(part[0], chunks, part[1]) if not done[view, c]
-    ]
+    todo = [(view, c) for view in (0, 1) for c in range(chunks) if not done[view, c]]
     if todo:
         model = _folded(models.imagenet())
         for view, chunk in tqdm(todo, desc="teacher's features", unit="chunk", mininterval=5.0):

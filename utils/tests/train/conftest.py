@@ -13,6 +13,7 @@ import torch
 
 from utils import data, train
 from utils.data import shapes
+from utils.tests.conftest import tiny as network
 from utils.train import Recipe, loop
 
 ADAMW = Recipe(2, "adamw", 1e-3, 0.01, batch=8, schedule="onecycle", augment=True)
@@ -20,20 +21,17 @@ ADAMW = Recipe(2, "adamw", 1e-3, 0.01, batch=8, schedule="onecycle", augment=Tru
 
 def tiny(kind: str = "vit", classes: int = 10, seed: int = 0) -> torch.nn.Module:
     """A small ViT (with dropout) or ResNet that fit() takes for one of ours."""
-    torch.manual_seed(seed)
     if kind == "vit":
-        model = timm.models.VisionTransformer(
-            img_size=32,
-            patch_size=8,
-            embed_dim=24,
-            depth=2,
-            num_heads=2,
-            num_classes=classes,
-            drop_rate=0.1,
-        )
-    else:
-        model = timm.create_model("resnet18", channels=(8, 12, 16, 20), num_classes=classes)
+        return named(network(kind, classes, seed, num_heads=2, drop_rate=0.1).train(), "tiny_vit")
+    torch.manual_seed(seed)
+    model = timm.create_model("resnet18", channels=(8, 12, 16, 20), num_classes=classes)
     return named(model, f"tiny_{kind}")
+
+
+def mini(classes: int = 10, patch_size: int = 8) -> torch.nn.Module:
+    """A small ViT that stands for vit_mini."""
+    model = network(classes=classes, num_heads=2, patch_size=patch_size)
+    return named(model.train(), "vit_mini")
 
 
 def named(model: torch.nn.Module, arch: str, size: int = 32) -> torch.nn.Module:

@@ -6,7 +6,6 @@ import math
 from dataclasses import replace
 
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
@@ -14,19 +13,12 @@ from safetensors.torch import load_file
 from utils import data, env, models, train
 from utils.data import shapes
 from utils.models import zoo
-from utils.tests.train.conftest import images, named
+from utils.tests.train.conftest import images
+from utils.tests.train.conftest import mini as encoder
 from utils.train import SELFSUP, Recipe, command, pretrain, selfsup
 
 QUICK = Recipe(2, "adamw", 2e-3, 0.01, batch=8, schedule="onecycle")
 NAMES = sorted(selfsup.OBJECTIVES)
-
-
-def encoder(classes: int = 10, seed: int = 0) -> torch.nn.Module:
-    torch.manual_seed(seed)
-    model = timm.models.VisionTransformer(
-        img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=classes
-    )
-    return named(model, "vit_mini")
 
 
 def task(name: str) -> selfsup.Objective:
@@ -164,9 +156,7 @@ def test_too_few_images_and_a_loss_that_is_none(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="5 images are fewer than a batch of 8"):
         pretrain.learn(task("mae"), images(5).images, QUICK, tmp_path)
     monkeypatch.setattr(selfsup.MAE, "painting_loss", lambda self, *a: a[0].sum() * float("nan"))
-    with pytest.raises(
-        FloatingPointError, match="The loss is nan at batch 0.*lower the learning rate"
-    ):
+    with pytest.raises(FloatingPointError, match="is nan at batch 0.*lower the learning rate"):
         pretrain.learn(task("mae"), images(24).images, QUICK, tmp_path)
 
 
@@ -204,14 +194,12 @@ def test_weights_are_shipped_with_a_card_and_load_with_their_hash(tmp_path, monk
     file = tmp_path / f"vit_mini.{name}.safetensors"
     state = load_file(file)
     assert card["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
-    assert (
-        not any(k.startswith("head") for k in state) and state["pos_embed"].dtype == torch.float16
-    )
+    assert not any(k.startswith("head") for k in state)
+    assert state["pos_embed"].dtype == torch.float16
 
     model = models.build("vit_mini", 4, f"course:{name}")
-    assert model.head.out_features == 4 and model.provenance.startswith(
-        f"course weights {file.name}"
-    )
+    assert model.head.out_features == 4
+    assert model.provenance.startswith(f"course weights {file.name}")
     bank = sets["train"].subset(range(40, 64))
     assert pretrain.judge(model, bank, sets["test"]) == card["frozen_accuracy"]
     with pytest.raises(ValueError, match="has no head to keep"):
@@ -222,17 +210,13 @@ def test_weights_are_shipped_with_a_card_and_load_with_their_hash(tmp_path, monk
 
 
 def test_wrong_names_get_one_sentence(tmp_path, monkeypatch, capsys):
-    with pytest.raises(
-        ValueError, match=r"^There is no self-supervised objective 'jigsaw': use mae, contrast\.$"
-    ):
+    with pytest.raises(ValueError, match=r"objective 'jigsaw': use mae, contrast\.$"):
         selfsup.build_objective("jigsaw", encoder())
     with pytest.raises(ValueError, match="resnet34_slim has not: take vit_mini"):
         selfsup.build_objective("mae", models.build("resnet34_slim", 10, "none"))
     monkeypatch.setattr(zoo, "WEIGHTS", tmp_path)
     (tmp_path / "vit_mini.mae.json").write_text("{}")
-    with pytest.raises(
-        FileNotFoundError, match=r"no course weights vit_mini\.jigsaw.*vit_mini with course:mae"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"vit_mini\.jigsaw.*vit_mini with course:mae"):
         models.build("vit_mini", 10, "course:jigsaw")
     for arguments, said in (
         (["vit_mini", "--objective", "jigsaw"], "invalid choice: 'jigsaw'"),
