@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,14 +16,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import timm
 import torch
 from matplotlib.patches import Rectangle
 from PIL import Image
 
 from utils import data, models
 from utils.data import pairs
-from utils.evaluate import Predictions
+from utils.evaluate import Predictions, metrics
 from utils.improve import (
     RecomposeGenerator,
     ShapesGenerator,
@@ -40,19 +40,14 @@ from utils.improve.claude import KEY, ClaudeAnalyst, Transport
 from utils.improve.diffusion import DiffusionGenerator
 from utils.improve.findings import Evidence, Finding, RuleAnalyst
 from utils.plots import feedback
+from utils.tests.conftest import tiny as network
 from utils.train import Recipe
 
 SECRET = "sk-planted-0123456789"
 
 
 def tiny(classes: int = 2) -> torch.nn.Module:
-    torch.manual_seed(0)
-    model = timm.models.VisionTransformer(
-        img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=classes
-    )
-    model.arch, model.provenance, model.input_size = "tiny_vit", "random weights", 32
-    model.mean = model.std = (0.5, 0.5, 0.5)
-    return model.eval()
+    return network(classes=classes, num_heads=2)
 
 
 def pair(n: int, seed: int = 0, level: tuple[int, int] = (60, 200)) -> data.ImageSet:
@@ -72,15 +67,8 @@ def evidence(n: int = 40, failed: list[int] | None = None) -> Evidence:
     predicted[failed] = 1 - predicted[failed]
     maps = torch.rand(n, 32, 32, generator=torch.Generator().manual_seed(1))
     maps[:, 8:20, 10:24] += 2
-    return Evidence(
-        some.images,
-        some.labels,
-        predicted,
-        torch.full((n,), 0.8),
-        maps,
-        some.classes,
-        torch.tensor(failed),
-    )
+    sure, mistakes = torch.full((n,), 0.8), torch.tensor(failed)
+    return Evidence(some.images, some.labels, predicted, sure, maps, some.classes, mistakes)
 
 
 def sources(n: int = 12) -> RecomposeGenerator:
@@ -107,9 +95,8 @@ def test_a_planted_weakness_is_found_and_counted() -> None:
     assert "20 of 40 images of dog are taken for cat" in finding.text
     assert "dark" in finding.text and "bright;" not in finding.text
     assert "20 of 20 fail, of the others 0 of 20" in finding.text
-    assert (
-        "dog" in finding.prompt and "dark" in finding.prompt and len(finding.prompt.split()) <= 100
-    )
+    assert "dog" in finding.prompt and "dark" in finding.prompt
+    assert len(finding.prompt.split()) <= 100
 
 
 def test_mistakes_of_two_kinds_are_two_findings() -> None:
@@ -121,14 +108,11 @@ def test_mistakes_of_two_kinds_are_two_findings() -> None:
     images[bright] = 255 - (255 - images[bright]) // 4
     predicted = found.labels.clone()
     predicted[own[:32]] = 1
-    findings = RuleAnalyst(clusters=2).analyse(
-        replace(found, images=images, predicted=predicted, failed=own[:32])
-    )
+    planted = replace(found, images=images, predicted=predicted, failed=own[:32])
+    findings = RuleAnalyst(clusters=2).analyse(planted)
     assert sorted(sorted(f.members) for f in findings) == [dark.tolist(), bright.tolist()]
     words = {"dark" if f.members[0] in dark else "bright": f.text for f in findings}
-    assert "dark" in words["dark"] and "and are bright" in words["bright"].replace(
-        "bright;", "bright"
-    )
+    assert "dark" in words["dark"] and "and are bright" in words["bright"]
 
 
 def test_mistakes_like_all_others_are_said_to_be_unexplained() -> None:
@@ -139,44 +123,30 @@ def test_mistakes_like_all_others_are_said_to_be_unexplained() -> None:
 def test_without_a_recognised_image_nothing_is_said_to_look_like_one() -> None:
     own = list(range(0, 40, 2))
     texts = [f.text for f in RuleAnalyst().analyse(evidence(40, own))]
-    assert texts and all(
-        "none is recognised, so there is nothing to compare them with" in text for text in texts
-    )
+    nobody = "none is recognised, so there is nothing to compare them with"
+    assert texts and all(nobody in text for text in texts)
     texts = [f.text for f in RuleAnalyst(notable=0.0).analyse(evidence(40, own[2:]))]
     assert texts and all("usual for all images of cat" in text for text in texts)
 
 
 def test_no_mistake_and_one_class_are_said(capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(
-        ValueError, match="There is no mistake to analyse: give more validation images"
-    ):
+    with pytest.raises(ValueError, match="no mistake to analyse: give more validation images"):
         RuleAnalyst().analyse(evidence(failed=[]))
     some = pair(12)
-    with pytest.raises(
-        ValueError, match="All 6 images .* are of the class cat: add images of another class"
-    ):
+    with pytest.raises(ValueError, match="All 6 images .* the class cat: add images of another"):
         findings.gather(tiny(), some.subset(range(0, 12, 2)))
     model = tiny()
-    right = replace(some, labels=models.logits_of(model, some.images).argmax(1))
-    right = replace(
-        right, images=torch.cat([some.images, some.images]), labels=right.labels.repeat(2)
-    )
-    if (
-        len(right.labels.unique()) < 2
-    ):  # an untrained head may say one class only: turn one image's answer
-        with torch.no_grad():
-            logits = models.logits_of(model, right.images)
-            model.head.bias += torch.tensor([0.0, 1.0]) * (logits[:, 0] - logits[:, 1]).median()
-        right = replace(right, labels=models.logits_of(model, right.images).argmax(1))
+    images = torch.cat([some.images, some.images])
+    logits = models.logits_of(model, images)
+    with torch.no_grad():  # an untrained head may know one class only: half of the answers turn
+        model.head.bias += torch.tensor([0.0, 1.0]) * (logits[:, 0] - logits[:, 1]).median()
+    right = replace(some, images=images, labels=models.logits_of(model, images).argmax(1))
     found = findings.gather(model, right, fallback=3)
     assert found.near and len(found.failed) == 3
-    assert set(found.confidence[found.failed].tolist()) <= set(
-        found.confidence.sort().values[:4].tolist()
-    )
-    assert (
-        "No mistake among 24 validation images: the loop works on the 3 least certain"
-        in capsys.readouterr().out
-    )
+    least = found.confidence.sort().values[:4].tolist()
+    assert set(found.confidence[found.failed].tolist()) <= set(least)
+    printed = capsys.readouterr().out
+    assert "No mistake among 24 validation images: the loop works on the 3 least" in printed
     assert "are least certain" in RuleAnalyst().analyse(found)[0].text
 
 
@@ -223,9 +193,8 @@ class Fake:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(
-            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        ).start()
+        serve = lambda: self.server.serve_forever(poll_interval=0.02)  # noqa: E731
+        threading.Thread(target=serve, daemon=True).start()
 
 
 def reply(text: str | None, stop: str = "end_turn") -> dict:
@@ -245,15 +214,9 @@ def reply(text: str | None, stop: str = "end_turn") -> dict:
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Fake]]:
     pytest.importorskip("anthropic", reason="anthropic is not installed")
     monkeypatch.setenv(KEY, SECRET)
-    for name in (
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "ALL_PROXY",
-        "http_proxy",
-        "https_proxy",
-        "all_proxy",
-    ):
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
     made: list[Fake] = []
 
     def start(*answers: object) -> Fake:
@@ -273,9 +236,7 @@ def asking(fake: Fake, folder: Path, **options: object) -> ClaudeAnalyst:
 
 
 def test_two_requests_for_each_mistake_and_none_on_a_rerun(fake, tmp_path, capsys) -> None:
-    service = fake(
-        reply("It looked at the sky."), reply("A brown cat in the dark."), reply("B"), reply("C")
-    )
+    service = fake(*map(reply, ("It looked at the sky.", "A brown cat in the dark.", "B", "C")))
     found = asking(service, tmp_path).analyse(evidence())
     assert [(f.label, f.other, f.members, f.text, f.prompt) for f in found] == [
         (0, 1, (0,), "It looked at the sky.", "A brown cat in the dark."),
@@ -308,16 +269,15 @@ def test_the_cost_is_printed_before_anything_is_sent_and_limited(
     service = fake(reply("A"))
     seen = []
     reply_of = Transport.reply
-    monkeypatch.setattr(
-        Transport,
-        "reply",
-        lambda *a, **k: seen.append(capsys.readouterr().out) or reply_of(*a, **k),
-    )
+
+    def noted(*inputs, **options):
+        seen.append(capsys.readouterr().out)
+        return reply_of(*inputs, **options)
+
+    monkeypatch.setattr(Transport, "reply", noted)
     asking(service, tmp_path).analyse(evidence())
     assert "dollars" in seen[0]
-    with pytest.raises(
-        ValueError, match=r"This may cost .* dollars, more than the 0.00 allowed: lower limit"
-    ):
+    with pytest.raises(ValueError, match="may cost .* more than the 0.00 allowed: lower limit"):
         asking(service, tmp_path / "other", most=0.0001).analyse(evidence())
     assert len(service.requests) == 4
 
@@ -331,19 +291,14 @@ def test_the_cost_is_printed_before_anything_is_sent_and_limited(
         ("{not json", "a reply that is not in the agreed form"),
         ({"hello": 1}, "a reply that is not in the agreed form"),
         ([1, 2], "a reply that is not in the agreed form"),
-        (
-            (401, {"error": {"message": f"invalid key {SECRET}"}}),
-            "the service answers with the error 401",
-        ),
+        ((401, {"error": {"message": f"invalid key {SECRET}"}}), "answers with the error 401"),
         ((529, {"error": {"message": "busy"}}), "the service answers with the error 529"),
     ],
 )
 def test_no_usable_reply_is_one_sentence_with_a_way_on(fake, tmp_path, answer, words) -> None:
     service = fake(answer)
-    with pytest.raises(
-        RuntimeError,
-        match=f"The service gave no usable reply \\({words}\\): try later, or use RuleAnalyst",
-    ) as caught:
+    message = rf"gave no usable reply \(.*{words}\): try later, or use RuleAnalyst"
+    with pytest.raises(RuntimeError, match=message) as caught:
         asking(service, tmp_path, timeout=0.2 if answer == "hang" else 60.0).analyse(evidence())
     assert SECRET not in str(caught.value)
     assert not list(tmp_path.glob("*.json")), "nothing unusable is kept"
@@ -361,9 +316,8 @@ def test_one_refusal_leaves_the_others(fake, tmp_path, capsys) -> None:
     service = fake(reply("no", stop="refusal"), reply("A"), reply("P"))
     found = asking(service, tmp_path).analyse(evidence())
     assert [f.members for f in found] == [(1,)]
-    assert (
-        "1 of 2 mistakes have no finding: the service declined to answer" in capsys.readouterr().out
-    )
+    printed = capsys.readouterr().out
+    assert "1 of 2 mistakes have no finding: the service declined to answer" in printed
 
 
 @pytest.mark.parametrize(
@@ -384,25 +338,21 @@ def test_the_key_stays_in_the_environment(fake, tmp_path, capsys, caplog) -> Non
     found = asked.analyse(evidence())
     shown = capsys.readouterr()
     kept = "".join(f.read_text() for f in tmp_path.rglob("*") if f.is_file())
-    assert kept and SECRET not in kept + shown.out + shown.err + caplog.text + repr(asked) + repr(
-        found
-    )
+    told = shown.out + shown.err + caplog.text + repr(asked) + repr(found)
+    assert kept and SECRET not in kept + told
 
 
 def test_no_key_and_no_package_are_said(tmp_path, monkeypatch) -> None:
+    pytest.importorskip("anthropic", reason="anthropic is not installed")
     monkeypatch.delenv(KEY, raising=False)
-    with pytest.raises(
-        RuntimeError, match=f"no key in the environment variable {KEY}: set it, or use RuleAnalyst"
-    ):
-        pytest.importorskip("anthropic", reason="anthropic is not installed")
-        ClaudeAnalyst(service=Transport(cache=tmp_path)).analyse(evidence())
-    monkeypatch.setitem(__import__("sys").modules, "anthropic", None)
-    with pytest.raises(
-        RuntimeError, match="The package anthropic is not installed: run pip install anthropic, or"
-    ):
-        ClaudeAnalyst(service=Transport(cache=tmp_path)).analyse(evidence())
+    analyst = ClaudeAnalyst(service=Transport(cache=tmp_path))
+    with pytest.raises(RuntimeError, match=f"no key in the environment variable {KEY}: set it, or"):
+        analyst.analyse(evidence())
+    monkeypatch.setitem(sys.modules, "anthropic", None)
+    with pytest.raises(RuntimeError, match="anthropic is not installed: run pip install anthropic"):
+        analyst.analyse(evidence())
     with pytest.raises(ValueError, match="There is no mistake to analyse"):
-        ClaudeAnalyst(service=Transport(cache=tmp_path)).analyse(evidence(failed=[]))
+        analyst.analyse(evidence(failed=[]))
 
 
 # ---------------------------------------------------------------- generators
@@ -417,11 +367,8 @@ def test_recomposed_images_keep_label_and_size_and_are_new() -> None:
     assert set(made.requested_by.tolist()) == {0, 1, 2, 3}
     for old in torch.cat([maker.images, found.images]):
         assert ((made.images.float() - old.float()).abs().mean((1, 2, 3)) > 3).all()
-    again = generators.generate(maker, found, findings, 30)
-    assert torch.equal(made.images, again.images)
-    assert not torch.equal(
-        made.images, generators.generate(maker, found, findings, 30, seed=1).images
-    )
+    again, other = (generators.generate(maker, found, findings, 30, seed) for seed in (0, 1))
+    assert torch.equal(made.images, again.images) and not torch.equal(made.images, other.images)
 
 
 def test_recomposed_images_stand_in_the_light_and_place_of_those_that_failed() -> None:
@@ -452,9 +399,8 @@ def test_random_findings_ask_for_the_same_classes_but_not_the_same_images() -> N
     found = evidence()
     findings = RuleAnalyst().analyse(found)
     chance = generators.random_findings(found, findings, 0)
-    assert [(f.label, len(f.members)) for f in chance] == [
-        (f.label, len(f.members)) for f in findings
-    ]
+    kinds = [[(f.label, len(f.members)) for f in each] for each in (chance, findings)]
+    assert kinds[0] == kinds[1]
     assert all(found.labels[i] == f.label for f in chance for i in f.members)
     asked = {i for f in chance for i in f.members}
     assert asked != {0, 1, 2, 3}
@@ -463,16 +409,9 @@ def test_random_findings_ask_for_the_same_classes_but_not_the_same_images() -> N
 def test_shapes_are_drawn_as_the_finding_asks() -> None:
     two = pairs.shapes_pair("test").subset(range(40))
     darkest = two.images.float().mean((1, 2, 3)).argsort()[:4]
-    found = Evidence(
-        two.images,
-        two.labels,
-        1 - two.labels,
-        torch.full((40,), 0.9),
-        two.masks.float(),
-        two.classes,
-        darkest,
-        two.masks,
-    )
+    maps, sure = two.masks.float(), torch.full((40,), 0.9)
+    known = (two.images, two.labels, 1 - two.labels, sure, maps, two.classes)
+    found = Evidence(*known, darkest, two.masks)
     findings = [Finding(int(two.labels[i]), 0, (int(i),), "", "") for i in darkest]
     made = generators.generate(ShapesGenerator(), found, findings, 24)
     assert torch.equal(made.labels, found.labels[made.requested_by])
@@ -501,13 +440,9 @@ def test_unusable_images_are_dropped_said_and_asked_for_again(capsys) -> None:
     made = generators.generate(some, found, findings, 6)
     assert some.asked > 6 and len(made.labels) == len(made.images) == len(made.requested_by) < 6
     assert "unusable images (blank or copies)" in capsys.readouterr().out
-    with pytest.raises(
-        ValueError, match="gave no usable image .*: use RecomposeGenerator, or mend the prompts"
-    ):
+    with pytest.raises(ValueError, match="no usable image .*: use RecomposeGenerator, or mend the"):
         generators.generate(Stub(lambda k: blank), found, findings, 4)
-    with pytest.raises(
-        ValueError, match=r"must be uint8 \(3, 32, 32\), and these are torch.float32"
-    ):
+    with pytest.raises(ValueError, match=r"uint8 \(3, 32, 32\), and these are torch.float32"):
         generators.generate(Stub(lambda k: good.float()), found, findings, 4)
     with pytest.raises(ValueError, match="There is no finding to generate images for"):
         generators.generate(some, found, [], 4)
@@ -518,10 +453,8 @@ def test_of_a_class_never_recognised_the_likeliest_are_cut_out_and_that_is_said(
     with torch.no_grad():
         model.head.bias += torch.tensor([10.0, 0.0])
     maker = RecomposeGenerator.of(model, some, per_class=2)
-    assert (
-        "recognises no training image of dog: the objects cut out may be poor"
-        in capsys.readouterr().out
-    )
+    printed = capsys.readouterr().out
+    assert "recognises no training image of dog: the objects cut out may be poor" in printed
     chances = models.logits_of(model, some.images).softmax(1)[:, 1]
     dogs = torch.nonzero(some.labels == 1).flatten()
     likeliest = dogs[chances[dogs].argsort(descending=True)[:2]]
@@ -543,14 +476,11 @@ def test_diffusion_paints_the_prompts_at_the_right_size(monkeypatch) -> None:
     made = generators.generate(DiffusionGenerator(pipeline=paint), found, findings, 4)
     assert made.images.shape == (4, 3, 32, 32)
     assert set(prompts) == {f.prompt for f in findings}
-    monkeypatch.setitem(__import__("sys").modules, "diffusers", None)
-    with pytest.raises(
-        RuntimeError, match="diffusers is not installed: run pip install diffusers, or use Recomp"
-    ):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(RuntimeError, match="not installed: run pip install diffusers, or use Rec"):
         DiffusionGenerator().make(found, [(findings[0], 0)], 0)
-    monkeypatch.setitem(
-        __import__("sys").modules, "diffusers", SimpleNamespace(AutoPipelineForText2Image=None)
-    )
+    there = SimpleNamespace(AutoPipelineForText2Image=None)
+    monkeypatch.setitem(sys.modules, "diffusers", there)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(RuntimeError, match="needs a CUDA GPU: use RecomposeGenerator"):
         DiffusionGenerator().make(found, [(findings[0], 0)], 0)
@@ -568,21 +498,19 @@ def test_every_arm_sees_as_many_images_and_only_its_own_kind() -> None:
     asked["random_generated"] = other
     sets = {arm: arms.training_set(arm, some, asked, 0) for arm in arms.ARMS[1:]}
     assert {len(s) for s in sets.values()} == {28}
-    known = {
-        i.numpy().tobytes(): int(label) for i, label in zip(some.images, some.labels, strict=True)
-    }
-    ours = {i.numpy().tobytes() for i in made.images}
-    bytes_of = {arm: [i.numpy().tobytes() for i in s.images] for arm, s in sets.items()}
+
+    def raw(images: torch.Tensor) -> list[bytes]:
+        return [image.numpy().tobytes() for image in images]
+
+    known = dict(zip(raw(some.images), some.labels.tolist(), strict=True))
+    ours, bytes_of = set(raw(made.images)), {arm: raw(s.images) for arm, s in sets.items()}
     assert set(bytes_of["generated"]) == ours
     assert set(bytes_of["both"]) == ours | set(known) and bytes_of["both"] == bytes_of["lora"]
     assert set(bytes_of["more_steps"]) == set(known)
     for arm in ("random_generated", "other_maps", "uniform_maps"):
         assert not set(bytes_of[arm]) & ours
     assert not set(bytes_of["augmented"][20:]) & (ours | set(known))
-    assert all(
-        known[b] == label
-        for b, label in zip(bytes_of["more_steps"], sets["more_steps"].labels.tolist(), strict=True)
-    )
+    assert [known[b] for b in bytes_of["more_steps"]] == sets["more_steps"].labels.tolist()
     with pytest.raises(ValueError, match="There is no arm 'magic' to retrain"):
         arms.training_set("magic", some, asked, 0)
 
@@ -606,10 +534,8 @@ def test_lora_starts_as_the_same_model_trains_few_weights_and_merges_exactly(mon
     assert torch.allclose(models.logits_of(model, some.images), moved, atol=1e-4)
     with pytest.raises(ValueError, match="LoRA is for the blocks of a Vision Transformer"):
         arms.add_lora(models.build("resnet34_slim", 2, "none"))
-    monkeypatch.setitem(__import__("sys").modules, "peft", None)
-    with pytest.raises(
-        RuntimeError, match="peft is not installed: run pip install peft, or leave the arm lora"
-    ):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(RuntimeError, match="run pip install peft, or leave the arm lora"):
         arms.add_lora(tiny())
 
 
@@ -619,18 +545,10 @@ RECIPE = Recipe(1, "adamw", 3e-3, 0.01, batch=8, schedule="onecycle")
 
 
 def plan(**changes: object) -> experiment.Plan:
-    made = experiment.Plan(
-        "tiny_vit",
-        "none",
-        RECIPE,
-        RECIPE,
-        RuleAnalyst(),
-        lambda model, some, seed: sources(),
-        8,
-        5e-3,
-        arms=("baseline", "both", "lora", "more_steps"),
-    )
-    return replace(made, **changes)
+    made = lambda model, some, seed: sources()  # noqa: E731
+    four = ("baseline", "both", "lora", "more_steps")
+    how = ("tiny_vit", "none", RECIPE, RECIPE, RuleAnalyst(), made, 8, 5e-3)
+    return replace(experiment.Plan(*how, arms=four), **changes)
 
 
 def parts(poisoned: bool = False) -> data.Splits:
@@ -700,9 +618,8 @@ def test_kept_predictions_of_other_weights_are_not_taken(loop, tmp_path) -> None
     assert torch.equal(first.test["baseline"].logits, changed.test["baseline"].logits)
     assert not torch.equal(first.test["both"].logits, changed.test["both"].logits)
     (tmp_path / "a" / "both-0" / "test.safetensors").write_bytes(b"broken")
-    assert torch.equal(
-        loop("a", again=replace(RECIPE, lr=1e-2)).test["both"].logits, changed.test["both"].logits
-    )
+    again = loop("a", again=replace(RECIPE, lr=1e-2))
+    assert torch.equal(again.test["both"].logits, changed.test["both"].logits)
 
 
 # ---------------------------------------------------------------- numbers
@@ -721,15 +638,12 @@ def seeds(rates: dict[str, float], n: int = 600, s: int = 3) -> list[dict[str, P
 
 
 def test_scores_are_those_of_scikit_learn() -> None:
-    from utils.evaluate import metrics
-
     runs = seeds({"baseline": 0.7, "both": 0.8, "more_steps": 0.7})
     found = comparison.Comparison(runs, draws=50)
     for arm in ("baseline", "both"):
         for name in comparison.METRICS:
-            assert found.interval(arm, name)[0] == pytest.approx(
-                np.mean([metrics(r[arm])[name] for r in runs])
-            )
+            expected = np.mean([metrics(r[arm])[name] for r in runs])
+            assert found.interval(arm, name)[0] == pytest.approx(expected)
     fixed, new = found.changes("both")
     gain = [(r["both"].correct.sum() - r["baseline"].correct.sum()).item() for r in runs]
     assert (fixed - new).tolist() == gain
@@ -750,28 +664,17 @@ def test_the_conclusion_follows_the_intervals(both: float, control: float, words
     text = comparison.conclusion(runs)
     assert all(word in text for word in words), text
     numbers = runs.numbers()
-    assert {
-        "both.accuracy.mean",
-        "both.f1.low",
-        "more_steps.recall.high",
-        "both.minus_baseline.mean",
-        "both.fixed",
-        "both.minus_more_steps.low",
-        "both.minus_best_control.low",
-    } <= set(numbers)
-    assert (
-        numbers["both.accuracy.low"]
-        <= numbers["both.accuracy.mean"]
-        <= numbers["both.accuracy.high"]
-    )
+    assert {"more_steps.recall.high", "both.minus_baseline.mean", "both.fixed"} <= set(numbers)
+    assert {"both.f1.low", "both.minus_more_steps.low"} <= set(numbers)
+    assert "both.minus_best_control.low" in numbers
+    low, mean, high = (numbers[f"both.accuracy.{end}"] for end in ("low", "mean", "high"))
+    assert low <= mean <= high
 
 
 def test_verdicts_on_the_published_gain() -> None:
     def of(both: float, n: int) -> str:
-        rates = {"baseline": 0.8, "both": both}
-        return comparison.published_verdict(
-            comparison.Comparison(seeds(rates, n=n, s=6), draws=300), "both"
-        )
+        runs = seeds({"baseline": 0.8, "both": both}, n=n, s=6)
+        return comparison.published_verdict(comparison.Comparison(runs, draws=300), "both")
 
     assert of(0.85, 3000) == "same"
     assert of(0.75, 3000) == "excluded"
@@ -789,10 +692,9 @@ def test_inside_is_a_share_and_the_middle_covers_half() -> None:
     maps = torch.zeros(2, 32, 32)
     maps[0, 16, 16], maps[1, 0, 0] = -3.0, 2.0
     assert moves.inside(maps, moves.middle(32, 32)).tolist() == [1.0, 0.0]
-    assert moves.middle(64, 64).float().mean() == pytest.approx(0.5, abs=0.02)
-    assert moves.inside(torch.ones(1, 64, 64), moves.middle(64, 64)).item() == pytest.approx(
-        0.5, abs=0.02
-    )
+    middle = moves.middle(64, 64)
+    assert middle.float().mean() == pytest.approx(0.5, abs=0.02)
+    assert moves.inside(torch.ones(1, 64, 64), middle).item() == pytest.approx(0.5, abs=0.02)
 
 
 # ---------------------------------------------------------------- looking, checking, moving
@@ -806,9 +708,8 @@ def test_the_blind_arms_have_the_same_mistakes_and_other_maps() -> None:
         assert torch.equal(views[asked].images, found.images)
     others = views["other_maps"].maps
     assert not any(torch.equal(a, b) for a, b in zip(others, found.maps, strict=True))
-    assert torch.equal(
-        others.flatten(1).sum(1).sort().values, found.maps.flatten(1).sum(1).sort().values
-    )
+    sums, own = (maps.sum((1, 2)).sort().values for maps in (others, found.maps))
+    assert torch.equal(sums, own)
     assert views["uniform_maps"].maps.std() == 0
     flat = views["uniform_maps"]
     made = generators.generate(sources(), flat, RuleAnalyst().analyse(flat), 8)
@@ -853,12 +754,8 @@ def test_maps_move_only_if_they_move_more_than_others() -> None:
         return before, before + rng.normal(rise, 0.05, n)
 
     def verdict(fixed: float, broken: float, right: float, n: int = 200) -> str:
-        groups = {
-            moves.FIXED: kind(fixed, n),
-            moves.BROKEN: kind(broken, n),
-            moves.RIGHT: kind(right, n),
-        }
-        return moves.judge(groups).verdict
+        rises = {moves.FIXED: fixed, moves.BROKEN: broken, moves.RIGHT: right}
+        return moves.judge({name: kind(rise, n) for name, rise in rises.items()}).verdict
 
     assert verdict(0.10, 0.0, 0.0) == "moved onto it"
     assert verdict(0.10, 0.10, 0.10) == "did not move onto it more than the maps of other images"
@@ -875,9 +772,8 @@ def test_late_training_equals_the_whole_model_and_leaves_the_early_blocks(monkey
     model, some = tiny(), pair(24)
     early = late.Early(model, 1)
     features = early.features(some.images)
-    assert torch.allclose(
-        early.logits(model, features), models.logits_of(model, some.images), atol=1e-5
-    )
+    logits = models.logits_of(model, some.images)
+    assert torch.allclose(early.logits(model, features), logits, atol=1e-5)
     seen: list[int] = []
     hook = model.patch_embed.register_forward_pre_hook(lambda _, x: seen.append(len(x[0])))
     more = torch.cat([some.images.flip(0), pair(3, 9).images])
@@ -888,14 +784,11 @@ def test_late_training_equals_the_whole_model_and_leaves_the_early_blocks(monkey
     hook.remove()
     before = {n: t.clone() for n, t in model.state_dict().items()}
     history = late.fit_late(model, early, some, pair(12, 2), late.LateRecipe(6, 5e-3, batch=8))
-    changed = {
-        n.split(".")[0] + n.split(".")[1]
-        for n, t in model.state_dict().items()
-        if not torch.equal(t, before[n])
-    }
-    assert any(name.startswith("blocks1") for name in changed)
-    assert not any(name.startswith(("blocks0", "patch_embed", "pos_embed")) for name in changed)
-    right = models.logits_of(model, pair(12, 2).images).argmax(1) == pair(12, 2).labels
+    changed = [n for n, t in model.state_dict().items() if not torch.equal(t, before[n])]
+    assert any(name.startswith("blocks.1") for name in changed)
+    assert not any(name.startswith(("blocks.0", "patch_embed", "pos_embed")) for name in changed)
+    val = pair(12, 2)
+    right = models.logits_of(model, val.images).argmax(1) == val.labels
     assert max(history.val_accuracy) == pytest.approx(right.float().mean().item())
     with pytest.raises(ValueError, match="has no 2 blocks to freeze"):
         late.Early(model, 2)
@@ -918,23 +811,18 @@ def test_the_sheet_shows_a_mistake_with_what_was_made_for_it() -> None:
 def test_the_chart_of_arms_shows_the_numbers_it_is_given() -> None:
     levels = {"base": (0.7, 0.6, 0.8), "up": (0.8, 0.7, 0.9), "same": (0.71, 0.6, 0.8)}
     gains = {"up": (0.1, 0.05, 0.15), "same": (0.01, -0.1, 0.1)}
-    figure = feedback.plot_arms(
-        levels, gains, {"up": ([4, 6], [1, 1])}, ["same"], {"base": 0.95, "up": 0.97}, "t"
-    )
+    changes, paper = {"up": ([4, 6], [1, 1])}, {"base": 0.95, "up": 0.97}
+    figure = feedback.plot_arms(levels, gains, changes, ["same"], paper, "t")
     accuracy, gain, mistakes = figure.axes
-    assert [line.get_xdata()[0] for line in accuracy.lines if line.get_marker() == "o"] == [
-        0.7,
-        0.8,
-        0.71,
-    ]
+    shown = [line.get_xdata()[0] for line in accuracy.lines if line.get_marker() == "o"]
+    assert shown == [0.7, 0.8, 0.71]
     dots = [line for line in gain.lines if line.get_marker() == "o"]
     assert [dot.get_xdata()[0] for dot in dots] == pytest.approx([10, 1])
     assert dots[0].get_color() == "C2" and dots[1].get_color() == "C0"
     (diamonds,) = [line for line in gain.lines if line.get_marker() == "D"]
     assert list(diamonds.get_xdata()) == pytest.approx([2.0])
-    bars = [
-        p for p in mistakes.patches if isinstance(p, Rectangle)
-    ]  # older matplotlib: a polygon behind
+    # older matplotlib draws a polygon behind
+    bars = [p for p in mistakes.patches if isinstance(p, Rectangle)]
     assert sorted(bar.get_width() for bar in bars if bar.get_height() < 0.9) == [-1, 5]
 
 
