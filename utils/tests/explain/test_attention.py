@@ -6,11 +6,11 @@ import types
 import pytest
 import timm
 import torch
-from timm.models import VisionTransformer
 
 from utils import models
 from utils.explain import attention
 from utils.models import Question
+from utils.tests.conftest import tiny
 from utils.tests.explain.conftest import published_vit, stored
 
 
@@ -26,26 +26,13 @@ def vit():
 def test_rollout_is_the_published_one():
     reference = stored("lrp")
     maps = attention.maps(published_vit(reference), reference["x"].double(), rows="all")
-    torch.testing.assert_close(
-        attention.rollout(maps),
-        reference["attention_rollout"].double(),
-        rtol=1e-6,
-        atol=1e-9,
-    )
+    wanted = reference["attention_rollout"].double()
+    torch.testing.assert_close(attention.rollout(maps), wanted, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("qk_norm", [False, True])
 def test_maps_are_what_timm_multiplies_with(qk_norm):
-    model = VisionTransformer(
-        img_size=32,
-        patch_size=8,
-        embed_dim=32,
-        depth=2,
-        num_heads=4,
-        num_classes=3,
-        qk_norm=qk_norm,
-    ).eval()
-    seen = []
+    model, seen = tiny("vit", qk_norm=qk_norm), []
     for block in model.blocks:
         block.attn.attn_drop.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
         block.attn.fused_attn = False  # only the unfused path shows its maps to the dropout
@@ -144,9 +131,8 @@ def test_distance_of_known_patterns():
     looks = torch.stack([itself, uniform, right])[None, None]
     found = attention.distance(looks, (4, 4))[0, 0]
     place = torch.tensor([(i // 4, i % 4) for i in range(16)]).float()
-    torch.testing.assert_close(
-        found, torch.stack([torch.tensor(0.0), torch.cdist(place, place).mean(), torch.tensor(1.0)])
-    )
+    wanted = torch.tensor([0, torch.cdist(place, place).mean(), 1])
+    torch.testing.assert_close(found, wanted)
     torch.testing.assert_close(attention.distance(looks, (4, 4), patch=8.0)[0, 0], 8 * found)
     with pytest.raises(ValueError, match="do not make 17 tokens"):
         attention.distance(looks, (4, 4), prefix=2)
@@ -165,12 +151,8 @@ def test_ablated_head_is_the_model_with_its_weights_zeroed(vit):
         vit.blocks[4].attn.proj.weight.copy_(kept)
     torch.testing.assert_close(silenced, wanted)
     assert torch.equal(before, after) and not torch.allclose(before, silenced)
-    with (
-        pytest.raises(
-            ValueError, match=r"no head 3 in a block 4: blocks are 0\.\.11, heads 0\.\.2"
-        ),
-        attention.ablated(vit, 4, 3),
-    ):
+    message = r"no head 3 in a block 4: blocks are 0\.\.11, heads 0\.\.2"
+    with pytest.raises(ValueError, match=message), attention.ablated(vit, 4, 3):
         pass
 
 
@@ -212,10 +194,10 @@ def test_collect_per_chunk_keeps_only_the_rows(vit):
     assert rows.shape == (5, 12, 3, 65) and rows.dtype == torch.float32
     assert rows.untyped_storage().nbytes() == 5 * 12 * 3 * 65 * 4  # no view of anything larger
     torch.testing.assert_close(rows, attention.collect(vit, images, chunk=5))
-    rolled = attention.collect(vit, images, "all", chunk=3, keep=attention.rollout)
-    torch.testing.assert_close(
-        rolled, attention.collect(vit, images, "all", chunk=1, keep=attention.rollout)
+    rolled, singly = (
+        attention.collect(vit, images, "all", chunk=n, keep=attention.rollout) for n in (3, 1)
     )
+    torch.testing.assert_close(rolled, singly)
     assert rolled.shape == (5, 64)
     with pytest.raises(ValueError, match="chunk must be at least 1"):
         attention.collect(vit, images, chunk=0)
@@ -225,11 +207,7 @@ def test_rows_of_2500_images_of_a_vit_b_fit_into_300_mb():
     """Geometry from timm's own model (no memory spent), number of bytes from one kept row."""
     with torch.device("meta"):
         model = timm.create_model("vit_base_patch16_224")
-        row = torch.stack(
-            [
-                attention._rows(b.attn, b.attn.qkv(torch.empty(1, 197, 768)), slice(0, 1)).mean(2)
-                for b in model.blocks
-            ],
-            1,
-        )
+        tokens, read = torch.empty(1, 197, 768), slice(0, 1)
+        rows = [attention._rows(b.attn, b.attn.qkv(tokens), read).mean(2) for b in model.blocks]
+    row = torch.stack(rows, 1)
     assert row.shape == (1, 12, 12, 197) and row.nbytes * 2500 <= 300e6

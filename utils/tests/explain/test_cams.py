@@ -31,11 +31,7 @@ def convnext() -> nn.Module:
 NETWORKS = {
     "ResNet": (lambda: tv.resnet18(num_classes=4), 64, None),
     "ResNet with bottlenecks": (lambda: timm.create_model("resnet26", num_classes=4), 64, None),
-    "DenseNet": (
-        lambda: tv.DenseNet(8, (2, 2, 2, 2), 16, num_classes=4),
-        64,
-        None,
-    ),
+    "DenseNet": (lambda: tv.DenseNet(8, (2, 2, 2, 2), 16, num_classes=4), 64, None),
     "VGG": (
         lambda: tv.VGG(tv.vgg.make_layers([8, "M", 16, "M", 16], False), 4, init_weights=False),
         32,
@@ -48,11 +44,7 @@ NETWORKS = {
     "ShuffleNet": (lambda: tv.shufflenet_v2_x0_5(num_classes=4), 64, None),
     "MNASNet": (lambda: tv.mnasnet0_5(num_classes=4), 64, None),
     "RegNet": (lambda: tv.regnet_y_400mf(num_classes=4), 64, None),
-    "GoogLeNet": (
-        lambda: tv.googlenet(num_classes=4, init_weights=False, aux_logits=True),
-        64,
-        None,
-    ),
+    "GoogLeNet": (lambda: tv.googlenet(num_classes=4, init_weights=False), 64, None),
     "ConvNeXt": (convnext, 32, None),
     "Swin": (swin, 32, "last"),
     "ViT": (lambda: tiny("vit"), 32, 1),
@@ -247,9 +239,8 @@ class Thirteen(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         for i in range(1, 14):
-            setattr(
-                self, f"layer{i}", nn.Sequential(nn.Conv2d(3 if i == 1 else 4, 4, 3, padding=1))
-            )
+            layer = nn.Sequential(nn.Conv2d(3 if i == 1 else 4, 4, 3, padding=1))
+            setattr(self, f"layer{i}", layer)
         self.fc = nn.Linear(4, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -260,9 +251,7 @@ class Thirteen(nn.Module):
 
 def test_a_layer_is_a_default_only_where_it_is_known():
     model = models.wrap(Thirteen(), size=32)
-    with pytest.raises(
-        ValueError, match="not known for Thirteen: give layer=, such as 'layer13.0'"
-    ):
+    with pytest.raises(ValueError, match="for Thirteen: give layer=, such as 'layer13.0'"):
         explain.explain(model, images(1), 1)
     assert explain.explain(model, images(1), 1, layer="layer13").shape == (1, 32, 32)
     named = models.wrap(Thirteen(), size=32, layer="layer12")

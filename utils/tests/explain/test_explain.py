@@ -49,9 +49,8 @@ def test_contract(arch, method, capfd):
     assert not capfd.readouterr().err  # no progress bars
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
     model.eval().requires_grad_(True)
-    assert (
-        batch.shape == (3, 32, 32) and batch.dtype == torch.float32 and batch.device.type == "cpu"
-    )
+    assert batch.shape == (3, 32, 32)
+    assert batch.dtype == torch.float32 and batch.device.type == "cpu"
     assert batch.flatten(1).std(1).min() > 0  # a constant map explains nothing
     assert (batch.min() < 0) <= explain.METHODS[method].signed
     singles = torch.cat(
@@ -76,9 +75,8 @@ def test_gradcam_equals_pytorch_grad_cam(nets, arch, layer):
     model = nets[arch]
     images = pictures(2, model.input_size)
     ours = explain.explain(model, images, torch.tensor([1, 7]), "gradcam", layer=layer)
-    reshape = (
-        (lambda t: t[:, 1:].transpose(1, 2).unflatten(2, (8, 8))) if arch == "vit_mini" else None
-    )
+    on_grid = lambda t: t[:, 1:].transpose(1, 2).unflatten(2, (8, 8))  # noqa: E731
+    reshape = on_grid if arch == "vit_mini" else None
     target = model.get_submodule(layer or explain.layers(model)[-1])
     x = data.preprocess(images, model.input_size, model.mean, model.std)
     with GradCAM(model, [target], reshape_transform=reshape) as peer:
@@ -98,21 +96,17 @@ def test_other_timm_models_explain_their_stages(arch):
     for module in model.modules():
         if hasattr(module, "gamma") and isinstance(module.gamma, nn.Parameter):
             nn.init.ones_(module.gamma)  # fresh ConvNeXt blocks are almost the identity
-    models.head(model).weight.data.mul_(
-        1e7
-    )  # fresh networks' maps are so faint that the peer's 1e-7 counts
+    # fresh networks' maps are so faint that the peer's 1e-7 counts
+    models.head(model).weight.data.mul_(1e7)
     names = explain.layers(model)
     channels_last = arch.startswith("swin")
     x = data.preprocess(pictures(2, 64), model.input_size, model.mean, model.std)
     for name in (names[1], names[-1]):
-        ours = explain.METHODS["gradcam"].run(
-            model, x, Question(torch.tensor([1, 2])), batch=2, layer=name
-        )
+        question, targets = Question(torch.tensor([1, 2])), map(ClassifierOutputTarget, (1, 2))
+        ours = explain.METHODS["gradcam"].run(model, x, question, batch=2, layer=name)
         reshape = (lambda t: t.movedim(-1, 1)) if channels_last else None
         with GradCAM(model, [model.get_submodule(name)], reshape_transform=reshape) as peer:
-            theirs = torch.from_numpy(
-                peer(x, [ClassifierOutputTarget(1), ClassifierOutputTarget(2)])
-            )
+            theirs = torch.from_numpy(peer(x, list(targets)))
         assert 2 < ours.shape[1] == ours.shape[2] < model.input_size, (name, ours.shape)
         ours = F.interpolate(ours[:, None], theirs.shape[1:], mode="bilinear")[:, 0]
         low, high = ours.amin((1, 2), True), ours.amax((1, 2), True)
@@ -120,10 +114,8 @@ def test_other_timm_models_explain_their_stages(arch):
 
 
 def test_gradcam_layers_are_all_usable(nets):
-    assert (
-        explain.layers(nets["resnet34_slim"])[-1] == "layer4.2"
-        and len(explain.layers(nets["vit_mini"])) == 12
-    )
+    assert explain.layers(nets["resnet34_slim"])[-1] == "layer4.2"
+    assert len(explain.layers(nets["vit_mini"])) == 12
     assert explain.layers(nets["alexnet_slim"])[-1] == "features.11"
     maps = [
         explain.explain(nets["vit_mini"], pictures(1), 0, "gradcam", layer=n)
@@ -138,34 +130,30 @@ def test_targets_change_the_map_and_none_is_the_prediction(nets):
     predicted = model(x).argmax(1)
     by_default = explain.explain(model, images, None, "saliency")
     assert torch.equal(by_default, explain.explain(model, images, predicted, "saliency"))
-    assert not torch.allclose(
-        by_default, explain.explain(model, images, (predicted + 1) % 10, "saliency")
-    )
+    other = explain.explain(model, images, (predicted + 1) % 10, "saliency")
+    assert not torch.allclose(by_default, other)
 
 
 def test_saliency_and_smoothgrad_are_gradients(nets):
     model, images = nets["vit_mini"], pictures(2)
     x = data.preprocess(images, 32, model.mean, model.std).requires_grad_()
     (gradient,) = torch.autograd.grad(model(x)[:, 4].sum(), x)
-    torch.testing.assert_close(
-        explain.explain(model, images, 4, "saliency"), gradient.abs().amax(1)
-    )
+    saliency = explain.explain(model, images, 4, "saliency")
+    torch.testing.assert_close(saliency, gradient.abs().amax(1))
     still = explain.explain(model, images, 4, "smoothgrad", samples=2, sigma=0.0)
     torch.testing.assert_close(still, gradient.abs().sum(1), rtol=1e-4, atol=1e-6)
-    noisy = explain.explain(model, images, 4, "smoothgrad", samples=2)
-    assert not torch.allclose(noisy, still)
-    assert not torch.allclose(
-        noisy, explain.explain(model, images, 4, "smoothgrad", samples=2, seed=1)
+    noisy, other = (
+        explain.explain(model, images, 4, "smoothgrad", samples=2, seed=seed) for seed in (0, 1)
     )
+    assert not torch.allclose(noisy, still) and not torch.allclose(noisy, other)
 
 
 def test_lrp_is_the_module_of_that_name(nets):
     images = pictures(2, 64)
     model = nets["resnet34_slim"]
     x = data.preprocess(images, 64, model.mean, model.std)
-    torch.testing.assert_close(
-        explain.explain(model, images, 2, "lrp"), lrp.resnet_relevance(model, x, 2).sum(1)
-    )
+    wanted = lrp.resnet_relevance(model, x, 2).sum(1)
+    torch.testing.assert_close(explain.explain(model, images, 2, "lrp"), wanted)
     model, images = nets["vit_mini"], pictures(2, 8)  # 8 x 8 patches: maps come back as they are
     x = data.preprocess(images, 32, model.mean, model.std)
     wanted = lrp.transformer_attribution(model, x, 2, 3).view(2, 8, 8).detach()
@@ -225,11 +213,7 @@ def test_a_coarse_map_can_keep_its_cells(nets):
         ("vit_mini", dict(layer="blocks.99"), "no Grad-CAM layer 'blocks.99'.*blocks.0.norm1"),
         ("resnet34_slim", dict(method="attention_rollout"), "does not work on a ResNet.*gradcam"),
         ("resnet34_slim", dict(method="lrp", start_layer=2), "Vision Transformers only"),
-        (
-            "vit_mini",
-            dict(method="integrated_gradients", baseline="pink"),
-            "no baseline 'pink': use one of black",
-        ),
+        ("vit_mini", dict(method="integrated_gradients", baseline="pink"), "'pink': use one of"),
         ("vit_mini", dict(method="integrated_gradients", steps=0), "at least 1 step"),
         ("vit_mini", dict(method="smoothgrad", samples=0), "samples >= 1"),
         ("vit_mini", dict(targets=10), "classes 0..9"),
@@ -250,9 +234,7 @@ def test_odd_inputs_are_refused(nets):
 
 
 def test_blur_region_changes_only_the_box():
-    images = (torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 255).to(
-        torch.uint8
-    )
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     changed = explain.blur_region(images, (4, 8, 20, 24))
     inside = torch.zeros(32, 32, dtype=torch.bool)
     inside[4:20, 8:24] = True

@@ -8,18 +8,16 @@ import torch
 from scipy import stats
 from timm.models import VisionTransformer
 
-from utils import data, models, train
+from utils import data, explain, models, train
 from utils.explain import attention, iav
+from utils.tests.conftest import tiny
 
 
 def small(**options) -> VisionTransformer:
-    torch.manual_seed(1)
-    settings = dict(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3, num_classes=4)
-    model = VisionTransformer(**settings | options)
+    model = tiny("vit", seed=1, **options)
     for block in model.blocks:  # timm's first weights give nearly uniform attention
         torch.nn.init.normal_(block.attn.qkv.weight, std=0.5)
-    model.arch, model.input_size, model.mean, model.std = "small", 32, (0.5,) * 3, (0.25,) * 3
-    return model.eval()
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -65,16 +63,13 @@ def test_scaling_either_map_changes_nothing(vit, similarity):
 
 @pytest.mark.parametrize("attribution", ["smoothgrad", "gradcam", "integrated_gradients", "lrp"])
 def test_chunks_change_nothing(vit, attribution):
-    options = {"smoothgrad": {"samples": 2}, "integrated_gradients": {"steps": 3}}.get(
-        attribution, {}
-    )
-    images = pictures(5)
+    quick = {"smoothgrad": {"samples": 2}, "integrated_gradients": {"steps": 3}}
+    images, options = pictures(5), quick.get(attribution, {})
     whole = iav.ia_scores(vit, images, attribution, **options)
     assert whole.isfinite().all() and whole.std() > 0
     for chunk in (1, 2):
-        torch.testing.assert_close(
-            iav.ia_scores(vit, images, attribution, chunk=chunk, **options), whole
-        )
+        parts = iav.ia_scores(vit, images, attribution, chunk=chunk, **options)
+        torch.testing.assert_close(parts, whole)
 
 
 def test_permuted_heads_permute_the_scores(vit):
@@ -103,9 +98,8 @@ def test_similarities_are_scipys_also_with_ties():
 
 def test_a_map_that_prefers_no_place_has_no_correlation():
     some, flat = torch.rand(196), torch.full((196,), 1 / 196)
-    assert (
-        iav.similarity_of(flat, some, "pearson") == iav.similarity_of(flat, some, "spearman") == 0
-    )
+    for similarity in ("pearson", "spearman"):
+        assert iav.similarity_of(flat, some, similarity) == 0
     assert iav.similarity_of(torch.zeros(196), some) == 0
 
 
@@ -122,8 +116,6 @@ def test_uniform_attention_scores_the_floor():
 
 
 def test_attributions_are_the_methods_maps_on_the_patch_grid(vit):
-    from utils import explain
-
     images = pictures(2)
     ours = iav.attributions(vit, images, "integrated_gradients", targets=1, steps=3)
     full = explain.explain(vit, images, 1, "integrated_gradients", steps=3)
@@ -162,11 +154,6 @@ def test_other_tokens_are_left_out(options):
     assert iav.ia_scores(model, pictures(2), torch.rand(2, 4, 4)).shape == (2, 2, 3)
 
 
-def test_entropy_ends():
-    rows = torch.stack([torch.full((64,), 0.01), torch.eye(64)[5]])
-    torch.testing.assert_close(attention.entropy(rows), torch.tensor([1.0, 0.0]))
-
-
 def test_head_ranges_follow_the_analysis_of_variance():
     generator = torch.Generator().manual_seed(0)
     heads = torch.randn(4, 3, generator=generator)
@@ -188,17 +175,13 @@ def test_late_blocks_are_the_last_third():
 
 def test_bad_requests_are_refused(vit):
     images = pictures(2)
-    with pytest.raises(
-        ValueError, match="no attribution 'shap' for this model: use one of saliency"
-    ):
+    with pytest.raises(ValueError, match="no attribution 'shap' .*: use one of saliency"):
         iav.ia_scores(vit, images, "shap")
     with pytest.raises(ValueError, match="no similarity 'dot': use one of cosine"):
         iav.ia_scores(vit, images, similarity="dot")
     with pytest.raises(ValueError, match="smoothgrad has no option 'steps'"):
         iav.ia_scores(vit, images, steps=3)
-    with pytest.raises(
-        ValueError, match=r"shape \(3, 4, 4\): give a map \(h, w\) for each of the 2 images"
-    ):
+    with pytest.raises(ValueError, match=r"\(3, 4, 4\): give a map .* for each of the 2 images"):
         iav.ia_scores(vit, images, torch.rand(3, 4, 4))
     with pytest.raises(ValueError, match="ResNet has no patches"):
         iav.ia_scores(models.build("resnet34_slim", 3, "none"), images)
@@ -211,15 +194,12 @@ def test_epochs_can_be_kept(tmp_path):
     pool = data.ImageSet(pictures(8), torch.arange(8) % 4, tuple("abcd"), "random")
     recipe = replace(train.RECIPES["smoke", "vit"], epochs=2, batch=4)
     model = small()
-    model.provenance = "random weights"
     train.fit(model, pool, pool, recipe, tmp_path, keep_epochs=True)
-    assert [f.name for f in sorted(tmp_path.glob("epoch_*"))] == [
-        "epoch_01.safetensors",
-        "epoch_02.safetensors",
-    ]
+    files = sorted(tmp_path.glob("epoch_*"))
+    assert [file.stem for file in files] == ["epoch_01", "epoch_02"]
     best = [small(), small()]
-    for other, epoch in zip(best, (1, 2), strict=True):
-        models.load_state(other, tmp_path / f"epoch_0{epoch}.safetensors", "small")
+    for other, file in zip(best, files, strict=True):
+        models.load_state(other, file, "small")
     states = [other.state_dict()["head.weight"] for other in best]
     assert any(torch.equal(state, model.state_dict()["head.weight"]) for state in states)
     assert not torch.equal(*states)

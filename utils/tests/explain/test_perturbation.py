@@ -8,12 +8,12 @@ from itertools import pairwise
 import pytest
 import torch
 from captum.attr import Occlusion, ShapleyValues
-from timm.models import VisionTransformer
 from torch import nn
 
 from utils import models
 from utils.explain import perturbation
 from utils.models import Question
+from utils.tests.conftest import tiny
 
 METHODS = {
     "occlusion": dict(grid=3, overlap=2),
@@ -49,13 +49,9 @@ def inputs(n: int, size: int = 32) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def vit() -> nn.Module:
-    torch.manual_seed(0)
-    model = VisionTransformer(
-        img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3, num_classes=10
-    )
+    model = tiny("vit", classes=10)
     nn.init.normal_(model.head.weight)
-    model.input_size, model.mean, model.std = 32, (0.5,) * 3, (0.25,) * 3
-    return model.eval()
+    return model
 
 
 def two_logits(cell: torch.Tensor) -> torch.Tensor:
@@ -78,9 +74,8 @@ def test_shapley_is_efficient_symmetric_and_gives_nothing_to_a_null_player():
 def test_shapley_is_efficient_on_a_real_network(vit):
     result = perturbation.shapley_values(vit, inputs(2), Question(), batch=256)
     with torch.no_grad():
-        rise = vit(inputs(2)).amax(1) - vit(torch.zeros(2, 3, 32, 32)).gather(
-            1, vit(inputs(2)).argmax(1)[:, None]
-        ).squeeze(1)
+        whole, empty = vit(inputs(2)), vit(torch.zeros(2, 3, 32, 32))
+    rise = whole.amax(1) - empty[torch.arange(2), whole.argmax(1)]
     torch.testing.assert_close(result.values.sum((1, 2)).float(), rise, rtol=0, atol=1e-5)
 
 
@@ -172,9 +167,8 @@ def test_what_away_means_changes_the_picture_that_is_left(vit):
     torch.testing.assert_close(black, models.prepare(vit, torch.zeros(2, 3, 32, 32).byte()))
     assert perturbation.filled(vit, x, "blur").std() < x.std() / 2
     other = torch.randint(0, 256, (3, 40, 40), dtype=torch.uint8)
-    torch.testing.assert_close(
-        perturbation.filled(vit, x, other)[1], models.prepare(vit, other[None])[0]
-    )
+    prepared = models.prepare(vit, other[None])[0]
+    torch.testing.assert_close(perturbation.filled(vit, x, other)[1], prepared)
     maps = [
         perturbation.occlusion(vit, x, Question(0), batch=64, grid=2, fill=fill)
         for fill in ("mean", "black", "blur", other)

@@ -65,9 +65,8 @@ def test_relevance_on_every_kind(kind):
     singles = torch.cat([lrp.transformer_attribution(model, x[i : i + 1]) for i in range(4)])
     torch.testing.assert_close(heat, singles, rtol=1e-7, atol=1e-10)
     later = lrp.relevance(model, x, 0, start_layer=1)
-    assert (later.block_sums - 1).abs().max() < 1e-9 and later.attn_cam.shape[1] == len(
-        model.blocks
-    ) - 1
+    assert (later.block_sums - 1).abs().max() < 1e-9
+    assert later.attn_cam.shape[1] == len(model.blocks) - 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -227,10 +226,9 @@ def hugging_vit():
 
     def build(**change):
         torch.manual_seed(0)
-        small = dict(
-            image_size=32, patch_size=8, hidden_size=32, num_hidden_layers=2, num_attention_heads=4
-        )
-        config = transformers.ViTConfig(**small, intermediate_size=80, num_labels=5, **change)
+        small = dict(image_size=32, patch_size=8, hidden_size=32, num_hidden_layers=2)
+        small |= dict(num_attention_heads=4, intermediate_size=80, num_labels=5)
+        config = transformers.ViTConfig(**small, **change)
         model = transformers.ViTForImageClassification(config)
         for parameter in model.parameters():
             parameter.data += 0.1 * torch.randn_like(parameter)
@@ -262,17 +260,12 @@ def test_hugging_face_names_of_both_generations():
         ("output.dense.weight", "mlp.fc2.weight"),
         ("layernorm_after.weight", "layernorm_after.weight"),
     ]
-    both = [
-        vit._renamed(
-            {start + name: torch.full((2,), i) for i, name in enumerate(names)},
-            vit.HUGGINGFACE,
-            "ViT",
-        )
-        for start, names in zip((old, new), zip(*pairs, strict=True), strict=True)
-    ]
-    assert (
-        both[0].keys() == both[1].keys() >= {"blocks.1.attn.qkv.bias", "blocks.1.attn.proj.weight"}
-    )
+    both = []
+    for start, names in zip((old, new), zip(*pairs, strict=True), strict=True):
+        state = {start + name: torch.full((2,), i) for i, name in enumerate(names)}
+        both.append(vit._renamed(state, vit.HUGGINGFACE, "ViT"))
+    assert both[0].keys() == both[1].keys()
+    assert both[0].keys() >= {"blocks.1.attn.qkv.bias", "blocks.1.attn.proj.weight"}
     assert all(torch.equal(both[0][key], both[1][key]) for key in both[0])
     assert both[0]["blocks.1.attn.qkv.bias"].tolist() == [0, 0, 1, 1, 2, 2]
 
