@@ -25,12 +25,8 @@ CHROMIUM = (
     "--disable-background-networking --disable-component-update --disable-sync"
 ).split()
 REASONS: dict[str, Callable[[], str]] = {
-    "real_data": lambda: (
-        "" if (env.DATA / "cifar10").is_dir() else "no real images: data/cifar10 is absent"
-    ),
-    "browser": lambda: (
-        "" if shutil.which("chromium") else "no browser: the program chromium is absent"
-    ),
+    "real_data": lambda: "" if (env.DATA / "cifar10").is_dir() else "data/cifar10 is absent",
+    "browser": lambda: "" if shutil.which("chromium") else "the program chromium is absent",
 }
 
 
@@ -79,11 +75,8 @@ def write_notebook(tmp_path: Path) -> Callable[..., Path]:
         made = []
         for cell in cells:
             if isinstance(cell, str):
-                cell = (
-                    v4.new_markdown_cell(cell)
-                    if cell.startswith("# ") and "NBVAL" not in cell
-                    else v4.new_code_cell(cell)
-                )
+                prose = cell.startswith("# ") and "NBVAL" not in cell
+                cell = (v4.new_markdown_cell if prose else v4.new_code_cell)(cell)
             made.append(cell)
         file = folder / f"{name}.ipynb"
         file.parent.mkdir(parents=True, exist_ok=True)

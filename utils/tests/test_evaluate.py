@@ -196,10 +196,9 @@ def test_intervals_cover_what_they_promise(bounds):
 
 
 def pair(n: int = 300) -> tuple[Predictions, Predictions]:
-    a, b = predictions(n, skill=1.8), predictions(n, skill=1.2, seed=1)
-    return a, Predictions(
-        predictions(n, skill=1.2).logits.roll(1, 1) * 0.5 + a.logits, a.labels, b.classes
-    )
+    a = predictions(n, skill=1.8)
+    worse = predictions(n, skill=1.2).logits.roll(1, 1) * 0.5 + a.logits
+    return a, Predictions(worse, a.labels, CLASSES)
 
 
 def test_mcnemar_is_the_exact_binomial_test():
@@ -257,25 +256,13 @@ def test_most_confident_mistakes():
 
 
 def test_typical_is_the_median_of_each_class():
-    p = made(
-        [
-            (0, 0, 1.0),
-            (0, 0, 9.0),
-            (0, 0, 4.0),
-            (0, 2, 7.0),
-            (2, 2, 3.0),
-            (2, 2, 5.0),
-            (3, 1, 8.0),
-            (3, 1, 2.0),
-            (3, 1, 5.0),
-        ]
-    )
+    ants = [(0, 0, 1.0), (0, 0, 9.0), (0, 0, 4.0), (0, 2, 7.0)]
+    cats, dogs = [(2, 2, 3.0), (2, 2, 5.0)], [(3, 1, 8.0), (3, 1, 2.0), (3, 1, 5.0)]
+    p = made(ants + cats + dogs)
     assert evaluate.typical(p) == [2, 5]  # of two, the more confident; bee and dog have none right
     assert evaluate.typical(p, correct=False) == [3, 8]
     shuffled = Predictions(p.logits.flip(0), p.labels.flip(0), p.classes)
-    assert [8 - i for i in evaluate.typical(shuffled)] == [2, 5], (
-        "the order of the set does not matter"
-    )
+    assert [8 - i for i in evaluate.typical(shuffled)] == [2, 5]  # the order does not matter
 
 
 # ---------------------------------------------------------------- edges
@@ -318,15 +305,6 @@ def test_one_label_only_has_no_roc_auc_but_the_rest():
     assert 0 <= low <= high <= 1
 
 
-@pytest.mark.filterwarnings("error")
-def test_few_images_leave_the_intervals_finite():
-    """A draw of three images may hold one class only; the others still make an interval."""
-    p = made([(0, 0, 3.0), (1, 1, 2.0), (2, 0, 1.0)])
-    assert all(
-        np.isfinite(bound) for pair in evaluate.intervals(p, n=50).values() for bound in pair
-    )
-
-
 def test_no_images_is_one_sentence():
     with pytest.raises(ValueError, match="There is no image to evaluate: give a set"):
         Predictions(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), CLASSES)
@@ -334,9 +312,7 @@ def test_no_images_is_one_sentence():
 
 @pytest.mark.parametrize("shape", [(5, 3), (5, 5), (4, 4)])
 def test_logits_of_another_set_are_one_sentence(shape):
-    with pytest.raises(
-        ValueError, match=r"shape .* but 5 images of 4 classes need \(5, 4\): evaluate"
-    ):
+    with pytest.raises(ValueError, match=r"5 images of 4 classes need \(5, 4\): evaluate"):
         Predictions(torch.zeros(shape), torch.zeros(5, dtype=torch.int64), CLASSES)
 
 

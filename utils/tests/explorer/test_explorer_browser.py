@@ -134,9 +134,7 @@ def opened(served: tuple[str, str]) -> Iterator[tuple[Page, list[str]]]:
                 timeout=WAIT,
             )
         page.mouse.move(640, 400)
-        for _ in range(
-            100
-        ):  # JupyterLab 4.2 stands at the last cell and hides those that are out of sight
+        for _ in range(100):  # JupyterLab 4.2 stands at the last cell and hides those out of sight
             if page.locator(".explorer-status").is_visible():
                 break
             page.mouse.wheel(0, -200)
@@ -180,6 +178,12 @@ def changes(page: Page, act: object, pattern: str = r"\(\d+ of \d+\)$") -> str:
 
 def choose(page: Page, name: str, label: str) -> None:
     page.locator(f".explorer-{name} select").select_option(value=label)
+
+
+def upload(page: Page, file: Path) -> None:
+    with page.expect_file_chooser() as chooser:
+        page.locator(".explorer-upload").click()
+    chooser.value.set_files(file)
 
 
 def test_it_opens_with_a_picture(opened: tuple[Page, list[str]]) -> None:
@@ -240,26 +244,17 @@ def test_uploads_good_and_broken(opened: tuple[Page, list[str]], tmp_path: Path)
         "document.querySelector('.explorer-status').textContent.startsWith('Choose')"
     )
 
-    def upload(name: str) -> None:
-        with page.expect_file_chooser() as chooser:
-            page.locator(".explorer-upload").click()
-        chooser.value.set_files(tmp_path / name)
-
-    assert "own" in changes(page, lambda: upload("good.jpg"))
+    assert "own" in changes(page, lambda: upload(page, tmp_path / "good.jpg"))
     before = picture(page)
-    upload("broken.jpg")
+    upload(page, tmp_path / "broken.jpg")
     page.wait_for_function(
         "document.querySelector('.explorer-status').textContent.startsWith('broken.jpg cannot')"
     )
     assert picture(page) == before
     changes(page, lambda: choose(page, "images", "test"))
     assert errors == []
-    assert (
-        page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']")
-        .filter(has_text="Traceback")
-        .count()
-        == 0
-    )
+    printed = ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']"
+    assert page.locator(printed).filter(has_text="Traceback").count() == 0
 
 
 def test_a_photograph_above_the_usual_limit_is_read(
@@ -272,9 +267,7 @@ def test_a_photograph_above_the_usual_limit_is_read(
     Image.effect_noise((2400, 2000), 90).convert("RGB").save(tmp_path / "large.png")
     assert (tmp_path / "large.png").stat().st_size > 10_500_000
     choose(page, "images", "own images")
-    with page.expect_file_chooser() as chooser:
-        page.locator(".explorer-upload").click()
-    changes(page, lambda: chooser.value.set_files(tmp_path / "large.png"), "own.* of 1")
+    changes(page, lambda: upload(page, tmp_path / "large.png"), "own.* of 1")
     changes(page, lambda: choose(page, "images", "test"))
     assert errors == []
 
@@ -309,9 +302,7 @@ def test_too_large_an_upload_is_refused_in_words(
     with (tmp_path / "huge.png").open("wb") as file:
         file.truncate(300_000_000)
     choose(page, "images", "own images")
-    with page.expect_file_chooser() as chooser:
-        page.locator(".explorer-upload").click()
-    chooser.value.set_files(tmp_path / "huge.png")
+    upload(page, tmp_path / "huge.png")
     page.wait_for_function(
         "document.querySelector('.explorer-status').textContent.startsWith('300 MB are more')"
     )

