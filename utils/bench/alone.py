@@ -30,31 +30,19 @@ def here(task: str, n: int, steps: int, device: torch.device) -> dict[str, float
 
 def fresh(task: str, n: int, steps: int, device: torch.device) -> dict[str, float]:
     """The same in a process of its own."""
-    words = [
-        sys.executable,
-        "-m",
-        "utils.bench",
-        "--device",
-        str(device),
-        "--case",
-        task,
-        str(n),
-        str(steps),
-    ]
+    words = f"-m utils.bench --device {device} --case {task} {n} {steps}".split()
     # glibc keeps freed memory for later; told not to, what is resident is what is in use
     frugal = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
-    done = subprocess.run(
-        words, cwd=env.ROOT, env=os.environ | frugal, capture_output=True, text=True
-    )
+    words, surroundings = [sys.executable, *words], os.environ | frugal
+    done = subprocess.run(words, cwd=env.ROOT, env=surroundings, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"Measuring {task} alone failed: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def images_of(n: int, size: int) -> torch.Tensor:
-    return torch.randint(
-        0, 256, (n, 3, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
-    )
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (n, 3, size, size), generator=generator, dtype=torch.uint8)
 
 
 def model_of(

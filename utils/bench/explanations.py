@@ -25,7 +25,7 @@ def gradcam(device: torch.device, tiny: bool) -> list[Entry]:
     models.head(model).weight.data.mul_(1e5)
     cam, wanted = (
         GradCAM(model, [model.layer4[-1]]),
-        [ClassifierOutputTarget(t) for t in targets.tolist()],
+        [*map(ClassifierOutputTarget, targets.tolist())],
     )
     ours = partial(cams.gradcam, model, x, Question(targets), batch=len(x), layer=None)
     times = 1 if tiny else 5
@@ -40,30 +40,16 @@ def gradcam(device: torch.device, tiny: bool) -> list[Entry]:
     forward = measure.interleaved(ours, plain, device, times)
     single = measure.interleaved(ours, singly, device, times)
     batch = measure.interleaved(ours, lambda: cam(x, wanted), device, times)
-    mine = torch.nn.functional.interpolate(ours()[:, None], x.shape[-2:], mode="bilinear")[
-        :, 0
-    ].cpu()
+    mine = torch.nn.functional.interpolate(ours()[:, None], x.shape[-2:], mode="bilinear")
+    mine = mine[:, 0].cpu()
     mine = mine - mine.amin((1, 2), True)
     mine = mine / (mine.amax((1, 2), True) + 1e-7)
-    difference = (mine - torch.from_numpy(singly())).abs().max().item()
+    alike = dict(difference=((mine - torch.from_numpy(singly())).abs().max().item(), 1e-4))
     what = f"{arch} at {x.shape[-1]} px, {len(x)} images, against"
+    peer = f"{what} pytorch-grad-cam"
     return [
-        measure.entry(
-            "gradcam_single",
-            f"{what} pytorch-grad-cam one at a time",
-            single,
-            8,
-            True,
-            difference=(difference, 1e-4),
-        ),
-        measure.entry(
-            "gradcam_batch",
-            f"{what} pytorch-grad-cam in one batch",
-            batch,
-            2.5,
-            True,
-            difference=(difference, 1e-4),
-        ),
+        measure.entry("gradcam_single", f"{peer} one at a time", single, 8, True, **alike),
+        measure.entry("gradcam_batch", f"{peer} in one batch", batch, 2.5, True, **alike),
         measure.entry("gradcam_forward", f"{what} a plain forward pass", forward, 1.15, False),
     ]
 
@@ -72,45 +58,27 @@ def ig_memory(device: torch.device, tiny: bool) -> list[Entry]:
     measured = here if tiny else fresh
     sizes = [(1, 2), (1, 4), (2, 2)] if tiny else [(8, 50), (8, 200), (64, 50)]
     short, long, many = (measured("ig", n, steps, device) for n, steps in sizes)
-    each = [
-        case["seconds"] / (n * s) for case, (n, s) in zip((short, long, many), sizes, strict=True)
-    ]
+    cases = zip((short, long, many), sizes, strict=True)
+    each = [case["seconds"] / (n * s) for case, (n, s) in cases]
     model, x, targets = model_of("vit_mini", device, 2)
     black = gradients.baseline_of(model, x, "black")
     whole = IntegratedGradients(model).attribute(x, black, target=targets, n_steps=8).sum(1)
     options = dict(steps=8, baseline="black")
     ours = gradients.path_integral(model, x, Question(targets), batch=4, **options)[0]
-    also = dict(
-        difference=((whole - ours).abs().max().item(), 1e-5),
-        time_per_step=(max(each) / min(each), 1.1),
-    )
-    mega = [case["bytes"] / 1e6 for case in (short, long, many)]
-    return [
-        measure.entry(
-            "ig_memory_steps",
-            f"vit_mini, {sizes[1][1]} steps against {sizes[0][1]}",
-            [(mega[1], mega[0])],
-            1.1,
-            False,
-            "MB",
-            **also,
-        ),
-        measure.entry(
-            "ig_memory_images",
-            f"vit_mini, {sizes[2][0]} images against {sizes[0][0]}",
-            [(mega[2], mega[0])],
-            1.1,
-            False,
-            "MB",
-        ),
-    ]
+    also = dict(difference=((whole - ours).abs().max().item(), 1e-5))
+    also |= dict(time_per_step=(max(each) / min(each), 1.1))
+    few, steps, images = (case["bytes"] / 1e6 for case in (short, long, many))
+    limit = dict(target=1.1, faster=False, unit="MB")
+    what = f"vit_mini, {sizes[1][1]} steps against {sizes[0][1]}"
+    by_steps = measure.entry("ig_memory_steps", what, [(steps, few)], **limit, **also)
+    what = f"vit_mini, {sizes[2][0]} images against {sizes[0][0]}"
+    return [by_steps, measure.entry("ig_memory_images", what, [(images, few)], **limit)]
 
 
 def ig_adaptive(device: torch.device, tiny: bool) -> list[Entry]:
     model = models.build("vit_mini", 10, "course", keep_head=True).to(device)
-    images = (
-        data.load("shapes10" if tiny else "auto", "test").images[: 2 if tiny else 16].contiguous()
-    )
+    source, n = ("shapes10", 2) if tiny else ("auto", 16)
+    images = data.load(source, "test").images[:n].contiguous()
     kept: dict[str, torch.Tensor] = {}
 
     def run(name: str, steps: int | None) -> None:
@@ -128,16 +96,15 @@ def ig_adaptive(device: torch.device, tiny: bool) -> list[Entry]:
 
 
 def lrp_(device: torch.device, tiny: bool, batch: int) -> list[Entry]:
-    arch = (
-        "vit_base_patch16_224" if batch == 1 or device.type == "cuda" else "vit_small_patch16_224"
-    )
-    model, x, targets = model_of("vit_mini" if tiny else arch, device, batch)
+    size = "base" if batch == 1 or device.type == "cuda" else "small"
+    arch = "vit_mini" if tiny else f"vit_{size}_patch16_224"
+    model, x, targets = model_of(arch, device, batch)
     ours = partial(lrp.transformer_attribution, model, x, targets)
     peer = partial(gradients.saliency, model, x, Question(targets), batch=len(x))
     top = 2.5 if batch == 1 else 3.0
     flops = measure.flops(ours) / measure.flops(peer)
     pairs = measure.interleaved(ours, peer, device, 1 if tiny else 3)
-    what = f"{'vit_mini' if tiny else arch}, batch {batch}, against forward and input gradient"
+    what = f"{arch}, batch {batch}, against forward and input gradient"
     return [measure.entry(f"lrp_b{batch}", what, pairs, top, False, flops=(flops, top))]
 
 

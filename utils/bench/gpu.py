@@ -47,11 +47,8 @@ def peak(device: torch.device, n: int = 8192) -> float:
 
 
 def _size(tiny: bool) -> Profile:
-    return (
-        replace(env.profile("smoke"), n_train=40, n_val=10, n_test=4)
-        if tiny
-        else env.profile("paper")
-    )
+    few = replace(env.profile("smoke"), n_train=40, n_val=10, n_test=4)
+    return few if tiny else env.profile("paper")
 
 
 def _model(arch: str, n_classes: int) -> nn.Module:
@@ -76,38 +73,27 @@ def _train(kind: str, tiny: bool) -> dict:
     parts = data.splits(profile)
     env.seed_everything(profile.seed)
     model = _model(arch, len(parts.train.classes))
-    histories = []
     with tempfile.TemporaryDirectory() as folder:
-        held, _ = measure.memory(
-            lambda: histories.append(
-                train.fit(model, parts.train, parts.val, recipe, Path(folder))
-            ),
-            device,
-        )
-    history = histories[0]
+
+        def fit() -> None:
+            model.history = train.fit(model, parts.train, parts.val, recipe, Path(folder))
+
+        held, _ = measure.memory(fit, device)
     return {
         "arch": arch,
         "weights": model.provenance,
         "data": parts.train.source,
-        "seconds": history.seconds,
+        "seconds": model.history.seconds,
         "images": recipe.epochs * len(parts.train),
         "bytes": held,
-        "accuracy": max(history.val_accuracy),
+        "accuracy": max(model.history.val_accuracy),
         "flops": _step_flops(model, 4, device),
     }
 
 
 def recipe(device: torch.device, tiny: bool, kind: str) -> list[Entry]:
     """Fine-tuning as in the paper, in a fresh process: seconds in all, and the share of the peak."""
-    words = [
-        sys.executable,
-        "-m",
-        "utils.bench",
-        "gpu",
-        "--case",
-        kind,
-        *(["--tiny"] if tiny else []),
-    ]
+    words = [sys.executable, *f"-m utils.bench gpu --case {kind}".split(), *["--tiny"] * tiny]
     begun = time.perf_counter()
     done = subprocess.run(words, cwd=env.ROOT, capture_output=True, text=True)
     wall = time.perf_counter() - begun
@@ -116,30 +102,15 @@ def recipe(device: torch.device, tiny: bool, kind: str) -> list[Entry]:
     measured = json.loads(done.stdout.strip().splitlines()[-1])
     limit, share = LIMITS[kind]
     facts = {key: measured[key] for key in ("arch", "weights", "data", "accuracy")}
-    facts |= {
-        "images_per_second": measured["images"] / measured["seconds"],
-        "peak_mb": measured["bytes"] / 1e6,
-    }
-    speed, top = (
-        measured["flops"] * measured["images"] / measured["seconds"],
-        peak(device, 512 if tiny else 8192),
-    )
-    what = f"{measured['arch']}, paper recipe, {measured['images']:,} images seen"
-    return [
-        measure.entry(
-            f"{kind}_recipe", f"{what}: seconds in a fresh process", [(wall, limit)], 1, False
-        )
-        | facts,
-        measure.entry(
-            f"{kind}_share",
-            f"{what}: operations a second against one large product",
-            [(top, speed)],
-            share,
-            True,
-            "operations/s",
-        )
-        | facts,
-    ]
+    rate = measured["images"] / measured["seconds"]
+    facts |= {"images_per_second": rate, "peak_mb": measured["bytes"] / 1e6}
+    pair = (peak(device, 512 if tiny else 8192), measured["flops"] * rate)
+    seen = f"{measured['arch']}, paper recipe, {measured['images']:,} images seen"
+    what = f"{seen}: seconds in a fresh process"
+    whole = measure.entry(f"{kind}_recipe", what, [(wall, limit)], 1, False)
+    what = f"{seen}: operations a second against one large product"
+    speed = measure.entry(f"{kind}_share", what, [pair], share, True, "operations/s")
+    return [whole | facts, speed | facts]
 
 
 def _work(name: str, model: nn.Module) -> Callable[[torch.Tensor], object]:
@@ -166,11 +137,7 @@ def explaining(device: torch.device, tiny: bool, name: str) -> list[Entry]:
     work(images[:2])
     held, took = measure.memory(lambda: work(images), device)
     what = f"{name} of {len(images):,} images at {model.input_size} px, {profile.vit}"
-    facts = {
-        "arch": profile.vit,
-        "weights": model.provenance,
-        "peak_mb": held / 1e6,
-    }
+    facts = {"arch": profile.vit, "weights": model.provenance, "peak_mb": held / 1e6}
     return [measure.entry(name, what, [(took, BUDGETS[name])], 1, False) | facts]
 
 
@@ -192,16 +159,12 @@ def run(only: str | None = None, tiny: bool = False, file: Path = FILE) -> list[
         )
     device = env.device()
     if device.type != "cuda" and not tiny:
-        raise RuntimeError(
-            "There is no GPU here: python -m utils.bench measures what a CPU can tell."
-        )
+        raise RuntimeError("There is no GPU here: python -m utils.bench measures the CPU.")
     kept = {e["name"]: e for e in json.loads(file.read_text("utf-8"))} if file.exists() else {}
     for name in [only] if only else CASES:
         for entry in CASES[name](device, tiny):
-            print(
-                f"{entry['name']:12}{entry['ours']:10.4g} of {entry['peer']:<10.4g}{entry['unit']:14}{'holds' if entry['holds'] else 'MISSED'}",
-                flush=True,
-            )
+            pair = f"{entry['ours']:10.4g} of {entry['peer']:<10.4g}{entry['unit']:14}"
+            print(f"{entry['name']:12}{pair}{'holds' if entry['holds'] else 'MISSED'}", flush=True)
             kept[entry["name"]] = entry | {"device": env.device_name(), "command": COMMAND}
         env.write(file, json.dumps(list(kept.values()), indent=1) + "\n")
     return list(kept.values())
@@ -215,8 +178,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     try:
-        print(json.dumps(_train(options.case, options.tiny))) if options.case else run(
-            options.only, options.tiny
-        )
+        if options.case:
+            print(json.dumps(_train(options.case, options.tiny)))
+        else:
+            run(options.only, options.tiny)
     except (ValueError, RuntimeError) as error:
         sys.exit(str(error))

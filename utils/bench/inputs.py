@@ -34,29 +34,19 @@ def preparing(device: torch.device, tiny: bool) -> list[Entry]:
         torch.device("cpu"),
         2 if tiny else 7,
     )
-    theirs = torch.from_numpy(np.stack([np.array(image) for image in _pil(images, 224)])).permute(
-        0, 3, 1, 2
-    )
+    theirs = torch.from_numpy(np.stack([np.array(image) for image in _pil(images, 224)]))
+    theirs = theirs.permute(0, 3, 1, 2)
     ours = data.preprocess(images, 224, (0.0,) * 3, (1 / 255,) * 3).round()
     levels = (ours - theirs).abs().max().item()
-    return [
-        measure.entry(
-            "input",
-            f"{len(images)} images, 32 to 224 px, one batch against PIL for each",
-            pairs,
-            2,
-            True,
-            levels=(levels, 0),
-        )
-    ]
+    what = f"{len(images)} images, 32 to 224 px, one batch against PIL for each"
+    return [measure.entry("input", what, pairs, 2, True, levels=(levels, 0))]
 
 
 def evaluation(device: torch.device, tiny: bool) -> list[Entry]:
     model, _, _ = model_of("resnet34_slim", device, 1)
     images = images_of(4 if tiny else 64, 32)
-    image_set = data.ImageSet(
-        images, torch.arange(len(images)) % 10, tuple("0123456789"), "random pixels"
-    )
+    labels = torch.arange(len(images)) % 10
+    image_set = data.ImageSet(images, labels, tuple("0123456789"), "random pixels")
     seen: list[int] = []
     hook = model.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
     evaluate.predict(model, image_set)
@@ -72,11 +62,8 @@ def evaluation(device: torch.device, tiny: bool) -> list[Entry]:
         lambda: evaluate.predict(model, image_set), five_passes, device, 1 if tiny else 5
     )
     what = f"resnet34_slim at 128 px, {len(images)} images, one pass against five with PIL"
-    return [
-        measure.entry(
-            "evaluation", what, pairs, 4, True, forwards_per_image=(sum(seen) / len(images), 1)
-        )
-    ]
+    once = dict(forwards_per_image=(sum(seen) / len(images), 1))
+    return [measure.entry("evaluation", what, pairs, 4, True, **once)]
 
 
 def data_share(device: torch.device, tiny: bool) -> list[Entry]:
@@ -88,9 +75,8 @@ def data_share(device: torch.device, tiny: bool) -> list[Entry]:
         images, generator = images_of(len(targets), 32).to(device), torch.Generator().manual_seed(0)
 
         def prepare(model=model, images=images, generator=generator) -> torch.Tensor:
-            return data.preprocess(
-                data.augment(images, generator), model.input_size, model.mean, model.std
-            )
+            pixels = data.augment(images, generator)
+            return data.preprocess(pixels, model.input_size, model.mean, model.std)
 
         def step(model=model, optimizer=optimizer, targets=targets, prepare=prepare) -> None:
             optimizer.zero_grad(set_to_none=True)
@@ -99,13 +85,6 @@ def data_share(device: torch.device, tiny: bool) -> list[Entry]:
 
         pairs = measure.interleaved(prepare, step, device, 1 if tiny else 5)
         top = 0.05 if device.type == "cuda" else 0.1
-        entries.append(
-            measure.entry(
-                "data_share",
-                f"{arch}, batch {len(targets)}: preparing against the whole step",
-                pairs,
-                top,
-                False,
-            )
-        )
+        what = f"{arch}, batch {len(targets)}: preparing against the whole step"
+        entries.append(measure.entry("data_share", what, pairs, top, False))
     return [max(entries, key=lambda entry: entry["ratio"])]

@@ -115,11 +115,9 @@ def _token_grid(model: nn.Module, count: int, x: torch.Tensor) -> tuple[int, int
     ratio = x.shape[-2] / x.shape[-1]
     for patches in range(count, max(0, count - SPECIAL - 1), -1):
         rows = round(math.sqrt(patches * ratio))
-        if (
-            rows
-            and patches % rows == 0
-            and math.isclose(rows / (patches // rows), ratio, rel_tol=0.01)
-        ):
+        if not rows or patches % rows:
+            continue
+        if math.isclose(rows / (patches // rows), ratio, rel_tol=0.01):
             return rows, patches // rows
     return None
 

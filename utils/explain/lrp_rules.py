@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import torch
 
-EPS = (
-    1e-12  # keeps quotients finite; the published 1e-9 would lose 3e-9 of the relevance in 3 blocks
-)
+# keeps quotients finite; the published 1e-9 would lose 3e-9 of the relevance in 3 blocks
+EPS = 1e-12
 EPS_SUM = 1e-9  # as published: where residual sums nearly cancel, its size shows in the result
 
 

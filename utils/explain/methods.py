@@ -193,8 +193,6 @@ def blur_region(
         raise ValueError(
             f"Box {box} does not lie in an image of {tuple(images.shape[-2:])} (rows, columns)."
         )
-    changed = images.clone()
-    changed[..., top:bottom, left:right] = data.blur(images, sigma or images.shape[-1] / 10)[
-        ..., top:bottom, left:right
-    ]
+    changed, inside = images.clone(), (..., slice(top, bottom), slice(left, right))
+    changed[inside] = data.blur(images, sigma or images.shape[-1] / 10)[inside]
     return changed

@@ -80,16 +80,10 @@ def _rise_masks(
     large = [(grid + 1) * n for n in step]
     shifts = torch.stack([torch.randint(0, n, (masks,), generator=generator) for n in step], 1)
     for start in range(0, masks, at_once):
-        block = F.interpolate(coarse[start : start + at_once], large, mode="bilinear")[:, 0].clamp(
-            max=1
-        )
-        places = shifts[start : start + at_once].tolist()
-        yield torch.stack(
-            [
-                mask[top : top + size[0], left : left + size[1]]
-                for mask, (top, left) in zip(block, places, strict=True)
-            ]
-        )
+        rows = slice(start, start + at_once)
+        block = F.interpolate(coarse[rows], large, mode="bilinear")[:, 0].clamp(max=1)
+        places = zip(block, shifts[rows].tolist(), strict=True)
+        yield torch.stack([mask[t : t + size[0], s : s + size[1]] for mask, (t, s) in places])
 
 
 def rise(

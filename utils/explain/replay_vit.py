@@ -15,11 +15,7 @@ from ..models import vit
 from .replay import ANY, checked
 
 Saved = tuple[torch.Tensor, ...]
-
-
 NORMS = (nn.LayerNorm, LayerNorm, RmsNorm, nn.Identity)
-
-
 PARTS: dict[str, tuple[type[nn.Module], ...]] = {
     "": (Block,),
     "attn": (Attention,),
@@ -33,13 +29,8 @@ PARTS: dict[str, tuple[type[nn.Module], ...]] = {
 }
 
 
-IDLE = (
-    "drop",
-    "attn.attn_drop",
-    "attn.proj_drop",
-    "mlp.drop1",
-    "mlp.drop2",
-)  # nothing, in eval mode
+# nothing, in eval mode
+IDLE = ("drop", "attn.attn_drop", "attn.proj_drop", "mlp.drop1", "mlp.drop2")
 
 
 def check_vit(model: nn.Module) -> None:
@@ -93,11 +84,8 @@ def read_out(
     if type(model) is VisionTransformerDistilled:
         features = normed[:, :2].flatten(1)
         weight = torch.cat([model.head.weight, model.head_dist.weight], 1) / 2
-        return (
-            features,
-            weight,
-            F.linear(features, weight, (model.head.bias + model.head_dist.bias) / 2),
-        )
+        bias = (model.head.bias + model.head_dist.bias) / 2
+        return features, weight, F.linear(features, weight, bias)
     features = model.fc_norm(normed[:, vit.tokens(model).read].mean(1))
     return features, model.head.weight, model.head(features)
 

@@ -11,9 +11,8 @@ import torch.nn.functional as F
 def _centred(x: torch.Tensor) -> torch.Tensor:
     """x minus its mean over the last axis; a constant map becomes exactly zero, not rounding noise."""
     away = x - x.mean(-1, keepdim=True)
-    return torch.where(
-        away.norm(dim=-1, keepdim=True) > 1e-6 * x.norm(dim=-1, keepdim=True), away, 0
-    )
+    varies = away.norm(dim=-1, keepdim=True) > 1e-6 * x.norm(dim=-1, keepdim=True)
+    return torch.where(varies, away, 0)
 
 
 def _ranks(x: torch.Tensor) -> torch.Tensor:

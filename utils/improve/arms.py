@@ -33,19 +33,11 @@ TITLES = {
     "augmented": "control: augmented",
     "more_steps": "control: more steps",
 }
-PAPER = {
-    "baseline": 0.953,
-    "generated": 0.927,
-    "both": 0.978,
-    "lora": 0.934,
-}  # Vemula et al., accuracy
+# Vemula et al., accuracy
+PAPER = {"baseline": 0.953, "generated": 0.927, "both": 0.978, "lora": 0.934}
 SOURCE_OF = {  # which generated images an arm is trained on
-    "generated": "both",
-    "both": "both",
-    "lora": "both",
-    "other_maps": "other_maps",
-    "uniform_maps": "uniform_maps",
-    "random_generated": "random_generated",
+    **dict.fromkeys(PUBLISHED[1:], "both"),
+    **{arm: arm for arm in (*BLIND, "random_generated")},
 }
 
 
@@ -55,12 +47,8 @@ def ordinary(images: torch.Tensor, seed: int) -> torch.Tensor:
     moved = data.augment(images, generator).float()
     light, contrast = torch.rand(2, len(images), 1, 1, 1, generator=generator) * 0.5 - 0.25
     middle = moved.mean((1, 2, 3), keepdim=True)
-    return (
-        ((moved - middle) * (1 + contrast) + middle + 255 * light)
-        .clamp(0, 255)
-        .round()
-        .to(torch.uint8)
-    )
+    changed = (moved - middle) * (1 + contrast) + middle + 255 * light
+    return changed.clamp(0, 255).round().to(torch.uint8)
 
 
 def training_set(
@@ -85,11 +73,8 @@ def training_set(
     if arm == "generated":
         index = torch.arange(len(train_set) + n) % n
         return replace(plain, images=images[index], labels=labels[index])
-    return replace(
-        plain,
-        images=torch.cat([train_set.images, images]),
-        labels=torch.cat([train_set.labels, labels]),
-    )
+    images, labels = torch.cat([train_set.images, images]), torch.cat([train_set.labels, labels])
+    return replace(plain, images=images, labels=labels)
 
 
 # ---------------------------------------------------------------- LoRA

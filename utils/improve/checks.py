@@ -8,7 +8,7 @@ correction for all findings checked. Otherwise it fails.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -81,13 +81,4 @@ def nonsense(evidence: Evidence, seed: int = 0) -> Evidence:
     drawn = torch.randperm(n, generator=generator)[: len(evidence.failed)]
     predicted = evidence.labels.clone()
     predicted[drawn] = (predicted[drawn] + 1) % len(evidence.classes)
-    return Evidence(
-        evidence.images,
-        evidence.labels,
-        predicted,
-        evidence.confidence,
-        evidence.maps,
-        evidence.classes,
-        drawn,
-        evidence.masks,
-    )
+    return replace(evidence, predicted=predicted, failed=drawn, near=False)

@@ -113,14 +113,9 @@ class ClaudeAnalyst:
 def _png(picture: torch.Tensor) -> dict:
     """uint8 (H, W, 3) as a content block; small pictures are enlarged."""
     image = Image.fromarray(picture.numpy())
-    image = image.resize(
-        (SHOWN, SHOWN),
-        Image.Resampling.NEAREST if image.width < SHOWN else Image.Resampling.LANCZOS,
-    )
+    way = Image.Resampling.NEAREST if image.width < SHOWN else Image.Resampling.LANCZOS
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+    image.resize((SHOWN, SHOWN), way).save(buffer, "PNG")
     encoded = base64.b64encode(buffer.getvalue()).decode()
-    return {
-        "type": "image",
-        "source": {"type": "base64", "media_type": "image/png", "data": encoded},
-    }
+    source = {"type": "base64", "media_type": "image/png", "data": encoded}
+    return {"type": "image", "source": source}

@@ -42,20 +42,17 @@ class Comparison:
         labels = outcomes[0][arms[0]].labels
         n, c, s = len(labels), len(outcomes[0][arms[0]].classes), len(outcomes)
         rng = np.random.default_rng(seed)
-        weight = rng.multinomial(n, np.full(n, 1 / n), draws).astype(
-            np.float32
-        )  # of each image in each draw
+        # of each image in each draw
+        weight = rng.multinomial(n, np.full(n, 1 / n), draws).astype(np.float32)
         drawn = rng.integers(0, s, (draws, s))
         self.mean: dict[str, dict[str, float]] = {}
         self.draws: dict[str, dict[str, np.ndarray]] = {}
-        self.correct = {
-            arm: np.stack([o[arm].correct.numpy() for o in outcomes]) for arm in arms
-        }  # (S, N)
+        self.correct: dict[str, np.ndarray] = {}  # (S, N)
         for arm in arms:
+            self.correct[arm] = np.stack([o[arm].correct.numpy() for o in outcomes])
             place = torch.stack([labels * c + o[arm].predicted for o in outcomes]).numpy()
-            cells = (place[:, None] == np.arange(c * c)[:, None]).astype(
-                np.float32
-            )  # (S, C * C, N)
+            cells = place[:, None] == np.arange(c * c)[:, None]  # (S, C * C, N)
+            cells = cells.astype(np.float32)
             whole = _scores(cells.sum(-1).reshape(s, c, c))
             counts = (weight @ cells.reshape(s * c * c, n).T).reshape(draws, s, c, c)
             self.mean[arm] = {k: float(v.mean()) for k, v in whole.items()}

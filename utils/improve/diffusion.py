@@ -52,11 +52,8 @@ class DiffusionGenerator:
         made = []
         for k, (finding, _) in enumerate(requests):
             source = torch.Generator().manual_seed(seed + k)
-            painted = paint(
-                finding.prompt, num_inference_steps=self.steps, generator=source
-            ).images[0]
-            pixels = torch.from_numpy(np.array(painted.convert("RGB"))).permute(2, 0, 1)[None]
-            made.append(
-                data.preprocess(pixels, size, (0.0,) * 3, (1 / 255,) * 3).round().to(torch.uint8)[0]
-            )
-        return torch.stack(made)
+            painted = paint(finding.prompt, num_inference_steps=self.steps, generator=source)
+            array = np.array(painted.images[0].convert("RGB"))
+            pixels = torch.from_numpy(array).permute(2, 0, 1)[None]
+            made.append(data.preprocess(pixels, size, (0.0,) * 3, (1 / 255,) * 3)[0])
+        return torch.stack(made).round().to(torch.uint8)

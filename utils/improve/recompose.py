@@ -91,31 +91,23 @@ class RecomposeGenerator:
             label: np.flatnonzero(self.labels.numpy() == label) for label in self.labels.tolist()
         }
         source = torch.tensor([rng.choice(by_class[finding.label]) for finding, _ in requests])
-        wanted, wanted_alpha = (
-            evidence.images[members].float() / 255,
-            cut_out(evidence.maps[members]),
-        )
+        wanted, alpha = evidence.images[members].float() / 255, cut_out(evidence.maps[members])
 
-        place = centre(wanted_alpha) - centre(self.alpha[source])
+        place = centre(alpha) - centre(self.alpha[source])
         jitter = torch.from_numpy(rng.uniform(-0.1, 0.1, (len(requests), 2))).float()
         scale = torch.from_numpy(rng.uniform(0.8, 1.2, len(requests))).float()
         both = torch.cat([self.images[source].float() / 255, self.alpha[source][:, None]], 1)
-        moved = _moved(
-            both, (place + jitter).clamp(-0.5, 0.5), scale, rng.random(len(requests)) < 0.5
-        )
+        mirror = rng.random(len(requests)) < 0.5
+        moved = _moved(both, (place + jitter).clamp(-0.5, 0.5), scale, mirror)
 
         # the surroundings: of eight random training images the most like the failing image's
         candidates = torch.from_numpy(rng.integers(0, len(self.images), (len(requests), 8)))
-        likeness = (_ground(wanted, wanted_alpha)[:, None] - self._grounds()[candidates]).norm(
-            dim=2
-        )
-        ground = candidates.gather(1, likeness.argmin(1, keepdim=True))[:, 0]
+        grounds = _ground(self.images.float() / 255, self.alpha)[candidates]
+        away = (_ground(wanted, alpha)[:, None] - grounds).norm(dim=2)
+        ground = candidates.gather(1, away.argmin(1, keepdim=True))[:, 0]
         behind = _without(self.images[ground].float() / 255, self.alpha[ground])
         alpha = moved[:, 3:]
         return _in_light_of(alpha * moved[:, :3] + (1 - alpha) * behind, wanted)
-
-    def _grounds(self) -> torch.Tensor:
-        return _ground(self.images.float() / 255, self.alpha)
 
 
 def _ground(images: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
@@ -143,9 +135,7 @@ def _moved(
 def _in_light_of(images: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """Images in 0..1 with the mean colour and about the contrast of `wanted`, as uint8."""
     middle, goal = images.mean((2, 3), keepdim=True), wanted.mean((2, 3), keepdim=True)
-    ratio = wanted.std((1, 2, 3), keepdim=True) / images.std((1, 2, 3), keepdim=True).clamp(
-        min=1e-3
-    )
-    return (
-        (((images - middle) * ratio.clamp(0.5, 2) + goal).clamp(0, 1) * 255).round().to(torch.uint8)
-    )
+    own, theirs = (x.std((1, 2, 3), keepdim=True) for x in (images, wanted))
+    ratio = (theirs / own.clamp(min=1e-3)).clamp(0.5, 2)
+    lit = ((images - middle) * ratio + goal).clamp(0, 1)
+    return (lit * 255).round().to(torch.uint8)

@@ -30,9 +30,8 @@ class ShapesGenerator:
         wanted = self._look(evidence.images[members], known)
         offered = self._look(drawn, None if known is None else masks)
         unit = offered.std(0).clamp(min=1e-6)
-        away = ((offered.view(len(requests), -1, offered.shape[1]) - wanted[:, None]) / unit).norm(
-            dim=2
-        )
+        offered = offered.view(len(requests), self.candidates, -1)
+        away = ((offered - wanted[:, None]) / unit).norm(dim=2)
         return drawn[torch.arange(len(requests)) * self.candidates + away.argmin(1)]
 
     @staticmethod
