@@ -9,18 +9,8 @@ import torch
 from utils.bench import costs, cpu, measure
 
 NAMES = [
-    "input",
-    "evaluation",
-    "gradcam_single",
-    "gradcam_batch",
-    "gradcam_forward",
-    "ig_memory_steps",
-    "ig_memory_images",
-    "ig_adaptive",
-    "lrp_b1",
-    "lrp_b8",
-    "attention",
-    "data_share",
+    *"input evaluation gradcam_single gradcam_batch gradcam_forward ig_memory_steps".split(),
+    *"ig_memory_images ig_adaptive lrp_b1 lrp_b8 attention data_share".split(),
     *costs.CASES,
 ]
 
@@ -44,19 +34,12 @@ def test_every_case_is_there_with_its_fields(written):
             assert entry[key] > 0
         low, high = entry["spread"]
         assert low <= entry["ratio"] <= high
-        assert (
-            entry["what"]
-            and entry["unit"] in ("seconds", "MB")
-            and entry["device"] == "CPU, 1 thread"
-        )
-        met = (
-            entry["ratio"] >= entry["target"]
-            if entry["bound"] == "at least"
-            else entry["ratio"] <= entry["target"]
-        )
-        assert entry["holds"] == (
-            met and all(value <= top for value, top in entry["also"].values())
-        )
+        assert entry["what"] and entry["unit"] in ("seconds", "MB")
+        assert entry["device"] == "CPU, 1 thread"
+        ratio, target = entry["ratio"], entry["target"]
+        met = ratio >= target if entry["bound"] == "at least" else ratio <= target
+        met &= all(value <= top for value, top in entry["also"].values())
+        assert entry["holds"] == met
 
 
 def test_what_does_not_depend_on_speed_holds(written):
