@@ -124,7 +124,7 @@ def effect(difference: Interval, size: float) -> str:
 
 def points(difference: Interval) -> str:
     """A difference of shares as percentage points."""
-    mean, low, high = (100 * value for value in difference)
+    mean, low, high = (round(100 * value, 1) + 0.0 for value in difference)  # no "-0.0"
     return f"{mean:+.1f} points [{low:+.1f}, {high:+.1f}]"
 
 

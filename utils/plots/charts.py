@@ -34,7 +34,7 @@ def plot_lines(
     if logx:
         ax.set_xscale("log")
     if len(lines) > 1:
-        ax.legend(fontsize=SMALL)
+        figure.legend(fontsize=SMALL, loc="outside lower center", ncols=2)
     return figure
 
 
@@ -119,6 +119,7 @@ def plot_scores(
                     )
         ax.set(xlabel="score, 1 is perfect", title={"iou": "IoU", "auc": "AUC"}.get(metric, metric))
         ax.set(yticks=range(len(order)), yticklabels=names_of(order))
+        ax.set_ylim(-0.6, len(order) - 0.4)
     lines = dict(zip(*reversed(axes.flat[0].get_legend_handles_labels()), strict=True))
     figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=len(lines))
     suptitle_of(figure, title)
@@ -141,7 +142,7 @@ def plot_panels(
     """
     rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(5.2 * columns, 3.4 * rows + 0.6), sharey=True, squeeze=False
+        rows, columns, figsize=(4.95 * columns, 3.4 * rows + 0.6), sharey=True, squeeze=False
     )
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     coloured = [name for name in names if name not in dashed]
@@ -182,7 +183,7 @@ def plot_agreement(
     matrices: Mapping[str, tuple[Sequence[str], np.ndarray]], label: str, title: str
 ) -> Figure:
     """Square matrices in -1..1 {panel: (names, (M, M))}, written out, one colour scale centred at 0."""
-    side = max(0.6 * len(names) for names, _ in matrices.values())
+    side = max(0.56 * len(names) for names, _ in matrices.values())
     figure, axes = plt.subplots(
         1,
         len(matrices),
@@ -191,7 +192,7 @@ def plot_agreement(
     )
     for ax, (panel, (names, values)) in zip(axes.flat, matrices.items(), strict=True):
         sns.heatmap(
-            values,
+            np.round(values, 1) + 0.0,  # no "-0.0"
             annot=True,
             fmt=".1f",
             cmap=SIGNED,

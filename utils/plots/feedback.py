@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from .maps import overlay
 from .pictures import to_rgb
@@ -65,7 +66,7 @@ def plot_arms(
     names = list(levels)
     place = {name: len(names) - 1 - k for k, name in enumerate(names)}
     figure, axes = plt.subplots(
-        1, 3, sharey=True, figsize=(10.5, 0.38 * len(names) + 1.7), width_ratios=[1, 1.25, 1.1]
+        1, 3, sharey=True, figsize=(9.9, 0.38 * len(names) + 1.7), width_ratios=[1, 1.25, 1.1]
     )
     for ax in axes:
         for name in controls:
@@ -81,8 +82,9 @@ def plot_arms(
                 factor * mean, place[name], xerr=reach, fmt="o", color=colour, ms=5, capsize=3
             )
     axes[0].set(title="accuracy", xlabel="share of the test images")
+    axes[0].xaxis.set_major_locator(MaxNLocator(3))
     axes[1].axvline(0, color="0.3", lw=1)
-    axes[1].set(title="difference to the baseline, paired", xlabel="percentage points")
+    axes[1].set(title="difference to baseline", xlabel="percentage points")
     first = names[0]
     shown = [name for name in names[1:] if name in published and first in published]
     if shown:
@@ -98,7 +100,7 @@ def plot_arms(
                 sign * np.asarray(counts), [place[name]] * len(counts), ".", color="0.2", ms=4
             )
     axes[2].axvline(0, color="0.3", lw=1)
-    axes[2].set(title="mistakes: new (left), fixed (right)", xlabel="test images; dots are seeds")
+    axes[2].set(title="new mistakes | fixed", xlabel="test images; dots are seeds")
     axes[2].xaxis.set_major_formatter(lambda value, _: f"{abs(value):.0f}")
     suptitle_of(figure, title)
     return figure
@@ -111,7 +113,9 @@ def plot_before_after(
 
     Each image is a dot, above the diagonal if the measure rose; crosses are the groups' means.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 5.0), squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(max(7.5, 4.2 * len(panels)), 5.0), squeeze=False
+    )
     for ax, (panel, groups) in zip(axes.flat, panels.items(), strict=True):
         every = np.concatenate([np.concatenate(pair) for pair in groups.values()])
         low, high = every.min(), every.max()

@@ -105,7 +105,7 @@ def plot_iav(
     figure, axes = plt.subplots(
         rows,
         columns,
-        figsize=((5.2 if columns < 3 else 3.8) * columns, 2.6 * rows + 0.7),
+        figsize=((4.95 if columns < 3 else 3.8) * columns, 2.6 * rows + 1.1),
         squeeze=False,
         sharex=True,
         sharey=True,
@@ -135,7 +135,7 @@ def plot_iav(
     names = {
         n: line for ax in axes.flat for line, n in zip(*ax.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(names.values(), names, fontsize=SMALL, loc="outside lower center", ncols=5)
+    figure.legend(names.values(), names, fontsize=SMALL, loc="outside lower center", ncols=2)
     suptitle_of(figure, title)
     return figure
 

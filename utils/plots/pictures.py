@@ -69,8 +69,9 @@ def plot_sheet(
         for x, image in enumerate(batch):
             top, left = y * (height + gap), x * (width + gap)
             tiles[:, top : top + height, left : left + width] = image
-    long = max(len(shown) for shown in names_of(columns)) > 9 * side
-    height_in = side * len(rows) * height / width + (2.4 if long else 1.2)
+    longest = max(len(shown) for shown in names_of(columns))
+    long = longest > 9 * side
+    height_in = side * len(rows) * height / width + (0.9 + 0.06 * longest if long else 1.2)
     width_in = max(4.0, side * count) + (1.6 if names else 0)
     figure, ax = plt.subplots(figsize=(width_in, height_in))
     draw(ax, to_rgb(tiles))

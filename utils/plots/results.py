@@ -36,7 +36,7 @@ def plot_counts(counts: Mapping[str, Mapping[str, int]], title: str) -> Figure:
     figure, axes = plt.subplots(
         1,
         len(counts),
-        figsize=(4 * len(counts), 0.3 * len(rows) + 2),
+        figsize=(2.4 * len(counts) + 1.4, 0.3 * len(rows) + 2),
         sharey=True,
         squeeze=False,
     )
@@ -64,7 +64,7 @@ def plot_history(histories: Mapping[str, Any], title: str) -> Figure:
     histories: {name: train.History}; several runs share the axes. The loss axis is logarithmic
     where one run's losses would flatten the others'.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.4))
+    figure, axes = plt.subplots(1, 2, figsize=(8.6, 4.6))
     for colour, (name, history) in enumerate(histories.items()):
         per_epoch = history.steps_per_epoch
         for ax, values, checks in (
@@ -95,7 +95,7 @@ def plot_history(histories: Mapping[str, Any], title: str) -> Figure:
     lines, names = axes[0].get_legend_handles_labels()
     kinds = [Line2D([], [], color="0.4"), Line2D([], [], color="0.4", ls="--", marker="o", mec="k")]
     names = [*map(readable, names), "training batches, running mean", "validation"]
-    figure.legend([*lines, *kinds], names, fontsize=SMALL, loc="outside lower center", ncols=3)
+    figure.legend([*lines, *kinds], names, fontsize=SMALL, loc="outside lower center", ncols=2)
     suptitle_of(figure, title)
     return figure
 
@@ -121,7 +121,7 @@ def plot_confusion(counts: Mapping[str, np.ndarray], classes: Sequence[str], tit
         for name, matrix in counts.items()
     }
     worst = max(float(share.max()) for share in shares.values()) or 1.0
-    side = 0.42 * max(len(rows), 5)
+    side = 0.4 * max(len(rows), 5)
     figure, axes = plt.subplots(
         1,
         len(counts),

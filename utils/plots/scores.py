@@ -100,7 +100,7 @@ def plot_groups(
     title: str,
 ) -> Figure:
     """Left {class: (mean, low, high)} with each class's controls, right curves {name: (L,)}."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 5))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.9, 5))
     y, table = np.arange(len(classes)), np.array(list(classes.values()))
     reach = np.abs(table[:, 1:] - table[:, :1]).T
     left.errorbar(
@@ -126,7 +126,7 @@ def plot_object(
     title: str,
 ) -> Figure:
     """Left a dot for each head, agreement (L, heads) with S and with the mask; right by block."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.8))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.9, 4.8))
     depth, heads = with_object.shape
     block = torch.arange(depth).repeat_interleave(heads) + 1
     dots = left.scatter(
@@ -176,7 +176,7 @@ def plot_components(
 
     Control names are drawn small and grey.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(10.5, 4.6), squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(9.9, 4.6), squeeze=False)
     small = {UNIFORM: "+", "random weights": "x", OTHER: "."}
     for ax, (panel, groups) in zip(axes.flat, panels.items(), strict=True):
         colour = 0

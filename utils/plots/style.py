@@ -142,11 +142,19 @@ def same_size(image: torch.Tensor, heatmap: torch.Tensor) -> None:
 
 
 def wrapped(text: str, inches: float, size: str | float) -> str:
-    """The text in lines that fit `inches` at a font size; its own line breaks stay."""
+    """The text in lines of about equal length that fit `inches` at a font size; its own breaks stay."""
     points = FontProperties(size=size).get_size_in_points()
     text = readable(text)
     width = max(6, int(inches / (points / 72 * _letter(text))))
-    return "\n".join(textwrap.fill(line, width) for line in text.split("\n"))
+    return "\n".join(_balanced(line, width) for line in text.split("\n"))
+
+
+def _balanced(line: str, width: int) -> str:
+    """As many lines as `width` letters need, none left with a single word where it can be helped."""
+    most, least = len(textwrap.wrap(line, width)), max(map(len, line.split()), default=1)
+    while width > least and len(textwrap.wrap(line, width - 1)) == most:
+        width -= 1
+    return textwrap.fill(line, width)
 
 
 def _letter(text: str) -> float:

@@ -22,6 +22,12 @@ SLIM = "slim models with course weights can neither reach nor refute the publish
 PICTURES = "in pictures"
 
 
+def in_words(value: float, form: str = "{:.3f}") -> str:
+    """A number in words, by a format such as "{:+.3f}"; one that rounds to zero has no sign."""
+    text, zero = form.format(value), form.format(0.0).lstrip("+")
+    return zero if text.lstrip("+-") == zero else text
+
+
 class Numbers:
     """results.json read by notebook and name.
 
@@ -44,7 +50,7 @@ class Numbers:
     def text(self, stem: str, name: str, form: str = "{:.3f}", optional: bool = False) -> str:
         """The same in words, MISSING without it."""
         value = self.get(stem, name, optional)
-        return MISSING if value is None else form.format(value)
+        return MISSING if value is None else in_words(value, form)
 
     def ends(self, stem: str, name: str, sign: int = 1, optional: bool = False) -> Interval | None:
         """A saved interval: name, name_low, name_high, or name.mean, name.low, name.high.
@@ -67,7 +73,7 @@ class Numbers:
         ends = self.ends(stem, name, sign, optional)
         if ends is None:
             return MISSING
-        return f"{form} [{form}, {form}]".format(*ends)
+        return "{} [{}, {}]".format(*(in_words(end, form) for end in ends))
 
     def starting(self, stem: str, prefix: str) -> dict[str, float]:
         """The numbers whose names start with prefix, under what follows it."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import env
 from . import notebooks
+from .claims import in_words
 from .results import weights_used
 
 MARKS = "<!-- results -->", "<!-- end of results -->"
@@ -61,11 +62,12 @@ def results_table(results: Mapping[str, Any]) -> str:
     def ours(stem: str, names: tuple[str, ...]) -> str:
         saved = results.get(stem, {})
         form = "{:+.3f}" if "minus" in names[0] else "{:.3f}"
-        words = [form.format(saved[name]) if name in saved else "–" for name in names]
+        words = [in_words(saved[name], form) if name in saved else "–" for name in names]
         dotted = names[0].endswith(".mean")
         stub = names[0].removesuffix("mean") if dotted else f"{names[0]}_"
         ends = [saved.get(f"{stub}{end}") for end in ("low", "high")]
-        return " / ".join(words) + (f" [{form}, {form}]".format(*ends) if None not in ends else "")
+        known = [in_words(end, form) for end in ends if end is not None]
+        return " / ".join(words) + (f" [{', '.join(known)}]" if len(known) == 2 else "")
 
     meta = results.get("meta", {})
     head = f"| | published | here (`{meta.get('profile', '?')}`) |\n|---|---|---|\n"

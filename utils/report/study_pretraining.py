@@ -113,7 +113,7 @@ def claims(n: Numbers, run: Setting) -> list[Claim]:
             "late blocks agree more without labels than with",
             "0.61 to 0.67 against 0.25 to 0.32",
             late,
-            f"accuracies at most {GAP} apart",
+            f"+{VISIBLE}, at accuracies at most {GAP} apart",
             _late(n),
             "accuracies after fine-tuning differ by "
             f"{n.text(AGREEMENT, _accuracy_gap(n), '{:.2f}')}; the published types are apart "

@@ -72,13 +72,16 @@ def pretrain(
         "minutes": round(history.seconds / 60, 1),
         "test_accuracy": accuracy,
     }
+    taught = dict.fromkeys(part["teacher"] for part in [*earlier, phase] if part.get("teacher"))
+    teacher = f" (teacher: {', '.join(taught)})" if taught else ""
     facts = {
         "classes": list(pool.classes),
         "pretraining": "cifar10",
         "data": f"{pool.source}, training images 5,000 to 49,999",
         "test_accuracy": accuracy,
         "test_images": len(test),
-        "summary": f"supervised on {len(pool):,} CIFAR-10 images, {accuracy:.1%} on its test set",
+        "summary": f"supervised on {len(pool):,} CIFAR-10 images{teacher}, {accuracy:.1%} on its "
+        "test set",
     }
     return write_card(file, arch, facts, [*earlier, phase], recipe, len(pool))
 

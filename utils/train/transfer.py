@@ -179,6 +179,6 @@ def finding(facts: dict) -> str:
         f"{100 * (tuned['mean'] - scratch['mean']):+.0f} points of test accuracy "
         f"({scratch['mean']:.0%} from scratch, {tuned['mean']:.0%} fine-tuned; the ranges over "
         f"{tuned['seeds']} seeds {'do not overlap' if apart else 'overlap'}). {small} "
-        f"On {many:,} images the probe reaches {probed['mean']:.0%}, so fine-tuning the features "
-        f"adds {100 * (tuned['mean'] - probed['mean']):+.0f} points."
+        f"On {many:,} images the probe reaches {probed['mean']:.0%}: fine-tuning all weights changes "
+        f"that by {100 * (tuned['mean'] - probed['mean']):+.0f} points."
     )

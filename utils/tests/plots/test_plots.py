@@ -407,6 +407,13 @@ def test_long_titles_wrap_inside_the_figure(draw):
         assert not any(one.overlaps(other) for other in boxes[:i]), "titles run into each other"
 
 
+def test_wrapped_titles_have_lines_of_about_equal_length():
+    lines = style_module.wrapped("red raised the score and blue lowered it, twice", 3.2, 12)
+    lengths = [len(line) for line in lines.split("\n")]
+    assert len(lengths) == 2 and min(lengths) > 0.7 * max(lengths)
+    assert style_module.wrapped("", 3, 12) == ""
+
+
 # ---------------------------------------------------------------- names as people give them
 
 

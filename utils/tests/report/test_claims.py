@@ -22,6 +22,14 @@ def test_intervals_of_both_spellings_are_read_and_turned_round() -> None:
     assert not numbers.misspelt
 
 
+def test_a_number_that_rounds_to_zero_has_no_sign() -> None:
+    forms = {"{:+.3f}": "0.000", "{:.2f}": "0.00", "{:.0%}": "0%"}
+    for form, zero in forms.items():
+        assert {claims.in_words(v, form) for v in (-0.0004, 0.0, 0.0004)} == {zero}
+    assert claims.in_words(-0.0006, "{:+.3f}") == "-0.001" and claims.in_words(2, "{:+.0f}") == "+2"
+    assert str(Interval(-0.004, -0.006, 0.02)) == "0.00 (-0.01 to 0.02)"
+
+
 def test_a_name_that_a_notebook_did_not_save_is_remembered() -> None:
     numbers = claims.Numbers(RESULTS)
     assert numbers.text("05_gradcam", "gains") == claims.MISSING

@@ -145,7 +145,7 @@ def test_the_finding_is_made_from_the_numbers():
     assert "on 4,050 images pretraining is worth +36 points" in text
     assert "(41% from scratch, 77% fine-tuned; the ranges over 3 seeds do not overlap)" in text
     assert "on 50 images does at least as well as training from scratch on 4,050." in text
-    assert "adds +7 points" in text
+    assert "changes that by +7 points" in text
     turned = {"accuracy": STUDY["accuracy"] | {"scratch": STUDY["accuracy"]["finetune"]}}
     text = transfer.finding(turned)
     assert "worth +0 points" in text and "seeds overlap" in text
