@@ -247,13 +247,14 @@ def _judged(
 
 
 def _numbers(method: str, setting: Setting, pairs: list[dict[str, np.ndarray]]) -> dict[str, Any]:
-    """One method's row; "yes" if it reveals the mark, "no" if its AUC lies below the bar."""
+    """One method's row; "yes" if it reveals the mark, "no" if its AUC or its gain is too small."""
     with_mark, without = (
         [torch.from_numpy(pair[f"{kind} {method}"]) for pair in pairs]
         for kind in ("with", "without")
     )
     seen = shortcut.audit(with_mark, without, setting.at_mark)
-    below = seen.auc.high < shortcut.BAR or seen.share.high < seen.area
+    unseen = seen.share.high < seen.area or seen.gain < shortcut.GAIN
+    below = seen.auc.high < shortcut.BAR or unseen
     return {
         "auc": seen.auc.mean,
         "low": seen.auc.low,

@@ -24,9 +24,11 @@ from ..models import evaluating, head, per_chunk, prepare
 from ..stats import Interval, auc_interval, mean_interval
 from .localisation import evidence, mass_inside, pointing_game
 
-__all__ = ["BAR", "Audit", "Mark", "audit", "plant", "retrained"]
+__all__ = ["BAR", "GAIN", "Audit", "Mark", "audit", "plant", "retrained"]
 
-BAR = 0.75  # the AUC above which a method reveals a shortcut, fixed before any run
+# What a method needs to reveal a shortcut, fixed before any run: an AUC above BAR, and a rise of
+# the share on the mark by GAIN. A computer can find smaller traces, a reader of the map cannot.
+BAR, GAIN = 0.75, 0.10
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,7 @@ class Audit:
     auc: Interval  # telling models with the shortcut from models without, by the mass on the mark
     seeds: float  # the null: how well two models without it are told apart, 0.5 or more
     share: Interval  # of the mass on the mark, models with the shortcut
+    gain: float  # that share minus the share in models without the shortcut
     area: float  # of the mark: what an even map would put there
     hits: float  # maps of models with the shortcut that peak on the mark, 0..1
     false_alarms: float  # the same for models without it
@@ -186,8 +189,8 @@ class Audit:
 
     @property
     def reveals(self) -> bool:
-        """Is the AUC's whole interval above BAR, and the share of mass above the mark's area?"""
-        return self.auc.above(BAR) and self.share.above(self.area)
+        """Is the AUC's interval above BAR, the share above the mark's area, its gain visible?"""
+        return self.auc.above(BAR) and self.share.above(self.area) and self.gain >= GAIN
 
 
 def audit(
@@ -210,6 +213,7 @@ def audit(
         auc=auc_interval(*shares),
         seeds=float(np.mean([max(a, 1 - a) for a in between])) if between else 0.5,
         share=mean_interval(shares[0].mean(1)),
+        gain=float(shares[0].mean() - shares[1].mean()),
         area=float(masks.float().mean()),
         hits=hits[0],
         false_alarms=hits[1],

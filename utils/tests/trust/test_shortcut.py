@@ -53,7 +53,10 @@ def test_the_auditor_tells_models_apart_only_where_maps_differ():
     assert not always.reveals and 0.35 < always.auc.mean < 0.65
     assert always.false_alarms > 0.9  # it cries wolf
     faint = shortcut.audit(maps(0.05, 5, masks, 0), maps(0.02, 5, masks, 1), masks)
-    assert faint.auc.above(0.75) and not faint.reveals  # told apart, but nobody would see it
+    assert faint.auc.above(0.75) and not faint.reveals  # apart, but less than the mark's area
+    slight = shortcut.audit(maps(0.12, 5, masks, 0), maps(0.06, 5, masks, 1), masks)
+    assert slight.share.above(slight.area) and slight.gain == pytest.approx(0.06, abs=0.01)
+    assert slight.auc.above(0.75) and not slight.reveals  # apart, but nobody would see it
     blank = shortcut.audit([torch.zeros(masks.shape)] * 5, maps(0.06, 5, masks, 1), masks)
     assert blank.empty == 100 and not blank.reveals
 
