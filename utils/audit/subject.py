@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -98,7 +99,7 @@ def _in_classes(source: str, folder: Path) -> tuple[data.ImageSet, str]:
     os.environ["XTL_SKIP_BROKEN"] = "1"  # an audit goes on without them and says so
     try:
         test = data.load(source, "test")
-        own = {p.name for p in folder.iterdir() if p.is_dir()}
+        own = {unicodedata.normalize("NFC", p.name) for p in folder.iterdir() if p.is_dir()}
         train = data.load(source, "train") if set(test.classes) <= own else None
     finally:
         if before is None:

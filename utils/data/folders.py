@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from .cache import Broken, Store, skip_broken
-from .layout import Layout, number_of, plural, survey
+from .layout import Layout, plural, survey
 from .sets import ImageSet, draw_rows
+from .tree import number_of
 
 _noted: set[str] = set()
 
@@ -91,6 +92,15 @@ def _check_classes(layout: Layout, source: str) -> None:
         )
 
 
+def _drawn(labels: np.ndarray) -> np.ndarray:
+    """Rows of a test set, a fifth of each class, sorted; a class's only image is for training."""
+    able = np.flatnonzero(np.bincount(labels)[labels] > 1)
+    if not len(able):
+        able = np.arange(len(labels))
+    n_test = min(max(1, round(len(labels) / 5)), len(able) // 2)
+    return np.sort(able[draw_rows(labels[able], (n_test, len(able)), 0, True)[0]])
+
+
 def open_folder(folder: Path, source: str) -> dict[str, FolderSet]:
     """{"train": ..., "test": ...} of an image folder; see `layout.survey` for what it may look like.
 
@@ -114,9 +124,8 @@ def open_folder(folder: Path, source: str) -> dict[str, FolderSet]:
     if "test" not in splits:
         if "train" in splits:
             notes.append("no test folder: a fifth of each class is the test set")
-        n_test = max(1, round(len(pairs) / 5))
-        test, rest = draw_rows(labels.numpy(), (n_test, len(pairs)), 0, True)
-        rows = {"train": np.sort(rest), "test": np.sort(test)}
+        test = _drawn(labels.numpy())
+        rows = {"train": np.setdiff1d(np.arange(len(pairs)), test), "test": test}
     for text in notes:
         note(f"{source}: {text}.")
     store = Store(layout.root, [file for file, _ in pairs], source)

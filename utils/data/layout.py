@@ -6,18 +6,13 @@ reason.
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import re
-from collections import Counter
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from .tree import Tree, walk
 
-# formats that Pillow registers but cannot open by itself, or that hold no picture
-_NOT_PICTURES = {".eps", ".ps", ".mpg", ".mpeg", ".h5", ".hdf", ".grib", ".bufr", ".wmf", ".emf"}
 # pictures that Pillow opens with a plug-in or not at all
 _REMEDIES = {
     ".heic": "pip install pillow-heif",
@@ -26,25 +21,11 @@ _REMEDIES = {
     ".jxl": "pip install pillow-jxl-plugin",
     **dict.fromkeys((".cr2", ".nef", ".arw", ".dng", ".svg"), "save as JPEG or PNG"),
 }
-_JUNK_FOLDERS = {"__macosx", "@eadir", "$recycle.bin", "system volume information"}
-_JUNK_FILES = {"thumbs.db", "desktop.ini", "icon\r"}
 _SPLITS = {
     "train": re.compile(r"(train|training|trn)([ _-]?(set|data|images))?"),
     "val": re.compile(r"(val|valid|validation|dev)([ _-]?(set|data|images))?"),
-    "test": re.compile(r"(test|testing|tst)([ _-]?(set|data|images))?"),
+    "test": re.compile(r"(test|testing|tst|eval|evaluation|holdout)([ _-]?(set|data|images))?"),
 }
-
-
-@cache
-def suffixes() -> frozenset[str]:
-    """Endings of the picture files that Pillow reads here; with pillow-heif, .heic too."""
-    if importlib.util.find_spec("pillow_heif"):
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
-    Image.init()
-    readable = {end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    return frozenset(readable - _NOT_PICTURES)
 
 
 def split_of(name: str) -> str | None:
@@ -52,70 +33,16 @@ def split_of(name: str) -> str | None:
     return next((s for s, names in _SPLITS.items() if names.fullmatch(name.lower())), None)
 
 
+def _split_in(name: str) -> str | None:
+    """The only split that a word of the name stands for ("seg_train", "val2017"), None if for none."""
+    words = re.split(r"[\W_\d]+", name.lower())
+    splits = {split for split in map(split_of, words) if split}
+    return splits.pop() if len(splits) == 1 else None
+
+
 def plural(n: int, noun: str, ending: str = "s") -> str:
     """`1 image`, `1,200 images`, `2 classes`."""
     return f"{n:,} {noun}{ending if n != 1 else ''}"
-
-
-@dataclass
-class Tree:
-    """A folder: its pictures, its sub-folders, and what it holds besides."""
-
-    path: Path
-    pictures: list[str] = field(default_factory=list)  # paths of those directly in it
-    folders: list[Tree] = field(default_factory=list)  # those with pictures somewhere below
-    unread: Counter[str] = field(default_factory=Counter)  # ending -> files, below too
-    junk: int = 0  # hidden files, previews of other programs, below too
-    empty: list[str] = field(default_factory=list)  # sub-folders without any picture
-
-    @property
-    def name(self) -> str:
-        return self.path.name
-
-    def all_pictures(self) -> list[str]:
-        """Pictures here and in all sub-folders, numbered ones in numeric order."""
-        own = sorted(self.pictures, key=_numeric)
-        return own + [p for tree in self.folders for p in tree.all_pictures()]
-
-
-def number_of(path: str) -> int:
-    """The number that a picture is called by, -1 if its name is no number."""
-    stem = os.path.splitext(os.path.basename(path))[0]
-    return int(stem) if stem.isdecimal() else -1
-
-
-def _numeric(path: str) -> tuple[int, str]:
-    """A sort key by which 10.png follows 9.png."""
-    return (number_of(path), path)
-
-
-def _ending(name: str) -> str:
-    return os.path.splitext(name)[1].lower() or "without an ending"
-
-
-def walk(path: Path, _above: tuple[str, ...] = ()) -> Tree:
-    """The tree of pictures below a folder. Links are followed, but not in a circle."""
-    tree = Tree(path)
-    above = (*_above, os.path.realpath(path))
-    for entry in sorted(os.scandir(path), key=lambda e: e.name):
-        name = entry.name.lower()
-        if name.startswith(".") or name in _JUNK_FOLDERS | _JUNK_FILES:
-            tree.junk += 1
-        elif entry.is_dir():
-            if os.path.realpath(entry.path) in above:
-                continue
-            below = walk(Path(entry.path), above)
-            tree.unread += below.unread
-            tree.junk += below.junk
-            if below.pictures or below.folders:
-                tree.folders.append(below)
-            else:
-                tree.empty.append(entry.name)
-        elif _ending(name) in suffixes():
-            tree.pictures.append(entry.path)
-        else:
-            tree.unread[_ending(name)] += 1
-    return tree
 
 
 @dataclass(frozen=True)
@@ -133,15 +60,52 @@ class Layout:
 
 
 def _classes_of(tree: Tree) -> dict[str, list[str]]:
-    return {folder.name: folder.all_pictures() for folder in tree.folders}
+    classes: dict[str, list[str]] = {}
+    for folder in tree.folders:
+        classes.setdefault(folder.name, []).extend(folder.all_pictures())
+    return classes
+
+
+def _unpacked(tree: Tree) -> Tree:
+    """The folder inside, where an archive was unpacked to a folder in a folder."""
+    while len(tree.folders) == 1 and not tree.pictures and tree.folders[0].folders:
+        tree = tree.folders[0]
+    return tree
 
 
 def _by_split(tree: Tree) -> dict[str, list[Tree]]:
     """Sub-folders by the split that their name stands for; others under ""."""
+    return _sorted_by(tree, split_of)
+
+
+def _sorted_by(tree: Tree, rule: Callable[[str], str | None]) -> dict[str, list[Tree]]:
     trees: dict[str, list[Tree]] = {}
     for folder in tree.folders:
-        trees.setdefault(split_of(folder.name) or "", []).append(folder)
+        trees.setdefault(rule(folder.name) or "", []).append(folder)
     return trees
+
+
+def _named_splits(tree: Tree) -> dict[str, list[Tree]]:
+    """As _by_split; names such as seg_train count where all of the splits hold class folders."""
+    named = _by_split(tree)
+    if named.keys() != {""}:
+        return named
+    found = _sorted_by(tree, _split_in)
+    splits = [_unpacked(folder) for split in found if split for folder in found[split]]
+    complete = "train" in found and ("test" in found or "val" in found)
+    return found if complete and all(len(s.folders) > 1 for s in splits) else named
+
+
+def _alike(tree: Tree) -> str:
+    """A sentence where the classes all hold the same sub-folders, which may be the classes."""
+    inside = [tuple(sorted(below.name for below in folder.folders)) for folder in tree.folders]
+    if len(set(inside)) > 1 or len(inside) < 2 or len(inside[0]) < 2:
+        return ""
+    names = " and ".join(f"{folder.name}/" for folder in tree.folders[:3])
+    return (
+        f"{names} are taken as classes, and the sub-folders that they share ({inside[0][0]}/ and "
+        f"{inside[0][1]}/) as parts of each; to have those as classes, give one of the folders above"
+    )
 
 
 def _splits_outside(
@@ -151,7 +115,7 @@ def _splits_outside(
 
     Raises ValueError where split folders hold no class folders, and where train/ is missing.
     """
-    named = _by_split(tree)
+    named = _named_splits(tree)
     others = named.pop("", [])
     train = named.get("train", [])
     kept_apart = "val" in named or "test" in named
@@ -180,7 +144,7 @@ def _splits_outside(
             if folder.pictures:
                 loose = plural(len(folder.pictures), "image")
                 notes.append(f"left out: {loose} in {folder.name}/ outside its class folders")
-            for name, files in _classes_of(folder).items():
+            for name, files in _classes_of(_unpacked(folder)).items():
                 splits.setdefault(split, {}).setdefault(name, []).extend(files)
     return splits
 
@@ -194,7 +158,7 @@ def _splits_inside(tree: Tree) -> dict[str, dict[str, list[str]]] | None:
             return None
         for split, parts in named.items():
             pictures = [p for part in parts for p in part.all_pictures()]
-            splits.setdefault(split, {})[folder.name] = pictures
+            splits.setdefault(split, {}).setdefault(folder.name, []).extend(pictures)
     return splits or None
 
 
@@ -210,6 +174,8 @@ def _left_out(tree: Tree) -> list[str]:
     if tree.empty:
         names = ", ".join(f"{name}/" for name in tree.empty[:3])
         parts.append(f"{plural(len(tree.empty), 'folder')} without a readable image ({names})")
+    if tree.dangling:
+        parts.append(f"{plural(tree.dangling, 'link')} to files that are not there")
     if tree.junk:
         parts.append(plural(tree.junk, "hidden or system file"))
     return parts
@@ -233,9 +199,10 @@ def survey(root: Path, source: str) -> Layout:
             break
         tree = tree.folders[0]  # an archive often unpacks to a folder in a folder
     notes: list[str] = []
-    files = (
-        _splits_outside(tree, source, notes) or _splits_inside(tree) or {"all": _classes_of(tree)}
-    )
+    files = _splits_outside(tree, source, notes) or _splits_inside(tree)
+    if files is None:
+        files = {"all": _classes_of(tree)}
+        notes += [_alike(tree)] * bool(_alike(tree))
     left_out = _left_out(tree)
     if left_out:
         notes.append("left out: " + "; ".join(left_out))

@@ -44,7 +44,10 @@ SOURCES = (*READERS, "folder:PATH")
 
 def _folder(source: str) -> Path:
     """The path in folder:PATH; quotes and ~ are understood."""
-    return Path(source.removeprefix("folder:").strip().strip("\"'")).expanduser()
+    path = source.removeprefix("folder:").strip().strip("\"'")
+    if not path:
+        raise ValueError("folder: names no folder: give folder:PATH, such as folder:~/my_images.")
+    return Path(path).expanduser()
 
 
 def _open(source: str, split: str) -> ImageSet | FolderSet:

@@ -83,9 +83,12 @@ def _refuse_headless(model: nn.Module, how: Method) -> None:
         )
 
 
+BROKEN = ("does not require grad", "not have been used in the graph")  # in torch's own words
+
+
 @contextmanager
-def _quantised(model: nn.Module) -> Iterator[None]:
-    """One sentence where a quantised layer has no derivative."""
+def _derivable(model: nn.Module) -> Iterator[None]:
+    """One sentence where a quantised layer, or the model, has no derivative."""
     try:
         yield
     except (RuntimeError, NotImplementedError) as error:
@@ -94,7 +97,24 @@ def _quantised(model: nn.Module) -> Iterator[None]:
                 f"Quantised layers of this {type(inner(model)).__name__} have no derivative: explain "
                 f"the model as it was before quantisation, or use {NO_GRADIENT}."
             ) from error
+        if any(words in str(error) for words in BROKEN):
+            raise ValueError(
+                f"{type(inner(model)).__name__} gives no gradient with respect to its input: remove "
+                "torch.no_grad, detach() or rounding from its forward, or use "
+                f"{NO_GRADIENT.replace('eigencam, ', '')}."
+            ) from error
         raise
+
+
+def _finite(maps: torch.Tensor, model: nn.Module) -> torch.Tensor:
+    """The maps; ValueError where one is not made of numbers."""
+    bad = int((~maps.isfinite()).flatten(1).any(1).sum())
+    if bad:
+        raise ValueError(
+            f"{bad} of {len(maps)} maps of {type(inner(model)).__name__} hold values that are not "
+            "finite: look at its weights, at its precision, and at the mean and std of its input."
+        )
+    return maps
 
 
 def _fitting(model: nn.Module, method: str) -> Method:
@@ -141,8 +161,9 @@ def explain(
         heat = how.run(model, x, question[rows], batch=batch, **options)
         return _resize(heat, images.shape[-2:], cells)
 
-    with _quantised(model), evaluating(model), torch.enable_grad():
-        return torch.cat(list(per_chunk(maps, len(images), how.chunk if chunk is None else chunk)))
+    with _derivable(model), evaluating(model), torch.enable_grad():
+        parts = list(per_chunk(maps, len(images), how.chunk if chunk is None else chunk))
+    return _finite(torch.cat(parts), model)
 
 
 def integrated_gradients(
@@ -175,7 +196,7 @@ def integrated_gradients(
         )
         return [_resize(heat, images.shape[-2:]), *(value.cpu() for value in numbers)]
 
-    with evaluating(model), torch.enable_grad():
+    with _derivable(model), evaluating(model), torch.enable_grad():
         parts = list(per_chunk(integrals, len(images), chunk))
     return IGResult(*(torch.cat(part) for part in zip(*parts, strict=True)))
 

@@ -15,14 +15,18 @@ REMEDY = "give models.wrap output=, a function that takes the logits (B, classes
 
 
 class Wrapped(nn.Module):
-    """A classifier whose output is reduced to its logits (B, C); the classifier is .module."""
+    """A classifier whose output is reduced to its logits (B, C); the classifier is .module.
+
+    It gets a copy of its input, which it may change, and one image gives one row of logits.
+    """
 
     def __init__(self, module: nn.Module, output: Callable[[Any], torch.Tensor]) -> None:
         super().__init__()
         self.module, self.output = module, output
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.output(self.module(x))
+        logits = self.output(self.module(x.clone()))
+        return logits.reshape(len(x), -1) if len(x) == 1 else logits
 
 
 def inner(model: nn.Module) -> nn.Module:
@@ -49,7 +53,7 @@ def unwrapped(model: nn.Module) -> tuple[nn.Module, list[str]]:
 def logits_from(output: Any) -> torch.Tensor:
     """The logits (B, C) in what a classifier returns: a tensor, .logits, a dict, a tuple of one.
 
-    One number an image, (B,), becomes (B, 1); maps of one pixel, (B, C, 1, 1), lose their pixel.
+    One number an image, (B,) or (), becomes (B, 1); maps of one pixel, (B, C, 1, 1), lose their pixel.
     Raises ValueError for anything else.
     """
     if isinstance(output, dict) and not hasattr(output, "logits"):
@@ -66,8 +70,8 @@ def logits_from(output: Any) -> torch.Tensor:
             raise ValueError(f"The model returns {shapes}, and either may be its logits: {REMEDY}.")
         output = tensors[0] if tensors else output
     if isinstance(output, torch.Tensor):
-        if output.ndim == 1:
-            return output[:, None]
+        if output.ndim < 2:
+            return output.reshape(-1, 1)
         if output.ndim == 4 and output.shape[2:] == (1, 1):
             return output.flatten(1)
         if output.ndim == 2:

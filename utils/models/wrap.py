@@ -15,6 +15,7 @@ from .unwrap import Wrapped, logits_from, unwrapped
 from .zoo import IMAGENET
 
 NAMES = ("input_size", "mean", "std", "arch", "provenance", "classes", "gradcam_layer", "outputs")
+GIVE = "give the size (H, W), mean and std that it takes"
 Size = int | tuple[int, int]
 
 
@@ -75,19 +76,24 @@ def _side(size: Any) -> Size:
     return height if height == width else (height, width)
 
 
-def _try(module: nn.Module, size: Size, channels: int) -> Any:
-    """What the module returns for one black image; ValueError, with the remedy, if it fails."""
+def _try(module: nn.Module, size: Size, channels: int, n: int) -> tuple[Any, bool]:
+    """What the module returns for n black images, and whether it changed its input meanwhile.
+
+    Raises ValueError, with the remedy, if it fails.
+    """
     height, width = (size, size) if isinstance(size, int) else size
     parameter = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
-    x = torch.zeros(1, channels, height, width, dtype=parameter.dtype, device=parameter.device)
+    x = torch.zeros(n, channels, height, width, dtype=parameter.dtype, device=parameter.device)
+    picture = f"{channels} x {height} x {width} image"
+    picture = f"a {picture}" if n == 1 else f"{n} {picture}s at once"
     try:
         with evaluating(module), torch.no_grad():
-            return module(x)
+            return module(x), x._version > 0
     except Exception as error:  # any module, so any error
         raise ValueError(
-            f"{type(module).__name__} fails on a {channels} x {height} x {width} image "
+            f"{type(module).__name__} fails on {picture} "
             f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}): "
-            "give the size (H, W), mean and std that it takes."
+            f"{'let its forward take any number of images' if n > 1 else GIVE}."
         ) from error
 
 
@@ -107,20 +113,41 @@ def _as_timm(module: nn.Module, mean: tuple | None, std: tuple | None) -> tuple[
 
 
 def _giving_logits(
-    module: nn.Module, given: Any, output: Callable[[Any], torch.Tensor] | None
-) -> tuple[nn.Module, int]:
-    """The module, or a Wrapped around it where what it gave is no logits or its names are taken.
+    module: nn.Module, size: Size, channels: int, output: Callable[[Any], torch.Tensor] | None
+) -> tuple[nn.Module, int, list[str]]:
+    """The module, or a Wrapped around it where what it gives is no logits or its names are taken.
 
-    And how many logits there are. Raises ValueError where none can be recognised.
+    And how many logits there are, and notes on them. Tried on one image and on two equal ones.
+    Raises ValueError where no logits can be recognised.
     """
     taker = output or logits_from
+    alone, changes = _try(module, size, channels, 1)
+    first = taker(alone)
+    if not isinstance(first, torch.Tensor) or first.ndim != 2:
+        logits_from(first)  # its sentence
+    given, _ = _try(module, size, channels, 2)
     logits = taker(given)
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
-        logits_from(logits)  # its sentence
+    if logits.ndim != 2 or len(logits) != 2:
+        raise ValueError(
+            f"{type(module).__name__} gives {tuple(logits.shape)} for two images, which is not a "
+            "row of logits for each: let its forward keep the images apart."
+        )
     foreign = any(hasattr(module, n) for n in NAMES) and not hasattr(module, "provenance")
     auxiliary = getattr(module, "aux_logits", False)  # GoogLeNet returns a tuple when it trains
-    needs = output is not None or logits is not given or foreign or auxiliary
-    return (Wrapped(module, taker) if needs else module), logits.shape[1]
+    bare = isinstance(alone, torch.Tensor) and alone.shape == (1, logits.shape[1])
+    needs = not bare or output is not None or logits is not given or foreign or auxiliary or changes
+    return (Wrapped(module, taker) if needs else module), logits.shape[1], _doubts(logits)
+
+
+def _doubts(logits: torch.Tensor) -> list[str]:
+    """What looks wrong in the logits (2, C) of two equal images."""
+    first, second = logits.float()
+    notes = []
+    if (first - second).abs().max() > 0.05 * first.abs().max():
+        notes.append("two equal images get different outputs: does dropout stay on in eval mode?")
+    if len(first) > 1 and (first >= 0).all() and (first.sum() - 1).abs() < 1e-3:
+        notes.append("its outputs look like probabilities: output=torch.log makes them logits")
+    return notes
 
 
 def _checked_names(
@@ -177,7 +204,8 @@ def wrap(
             f"{type(module).__name__} has no layer {layer!r}: give one such as "
             f"{' or '.join(map(repr, parts.candidates(module)))}."
         )
-    model, outputs = _giving_logits(module, _try(module, size, channels), output)
+    model, outputs, doubts = _giving_logits(module, size, channels, output)
+    notes += doubts
     model.input_size, model.mean, model.std = size, mean, std
     model.classes = _checked_names(classes, outputs, stated=classes is own[3])
     model.arch = getattr(module, "arch", type(module).__name__)

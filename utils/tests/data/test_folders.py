@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from utils import data, env
-from utils.data import cache, layout
+from utils.data import cache, tree
 from utils.tests.data.pictures import noise, picture, plant
 
 DEMO = env.PROFILES["demo"]
@@ -68,6 +68,10 @@ def test_flat_folder_gives_a_fifth_of_each_class_to_the_test_split(empty, tmp_pa
         ("TRAIN", "Test", ()),
         ("training_set", "test_set", ()),
         ("train", "dev", ()),
+        ("train", "eval", ("dev",)),
+        ("seg_train", "seg_test", ()),
+        ("train2017", "val2017", ()),
+        ("my-train-images", "my-test-images", ()),
         ("train", "test", ("valid",)),
         ("Train", "test", ("Validation",)),
     ],
@@ -228,7 +232,7 @@ def test_what_is_left_out_is_said_once_in_one_line(empty, tmp_path, capsys):
 def test_iphone_photographs_are_read_or_named(empty, tmp_path, capsys):
     scatter(tmp_path, "a", "b")
     (tmp_path / "a" / "IMG_1.HEIC").write_bytes(b"heic")
-    if ".heic" in layout.suffixes():
+    if ".heic" in tree.suffixes():
         pytest.skip("pillow-heif is installed here")
     both(tmp_path)
     assert "1 .heic file (to read them: pip install pillow-heif)" in capsys.readouterr().out
@@ -238,7 +242,7 @@ def test_iphone_photographs_are_read_or_named(empty, tmp_path, capsys):
     "name", ["x.jfif", "x.JPEG", "x.avif", "x.ppm", "x.pgm", "x.tga", "x.jp2", "x.webp", "x.TIF"]
 )
 def test_every_format_that_pillow_reads(empty, tmp_path, name):
-    if Path(name).suffix.lower() not in layout.suffixes():
+    if Path(name).suffix.lower() not in tree.suffixes():
         pytest.skip("this Pillow is built without it")
     for c in "ab":
         (tmp_path / c).mkdir()
