@@ -131,13 +131,14 @@ def recommended(report: dict[str, Any]) -> dict[str, str]:
     for name, question in QUESTIONS.items():
         parts = {p.split(".")[1]: v for p, v in report["parts"].items() if p.split(".")[0] == name}
         if parts:
-            sentences[question.text] = _sentence(question.unit, parts)
+            sentences[question.text] = _sentence(question.unit, parts, report.get("images", 0))
     if "shortcut" in report:
         sentences[planted.QUESTION] = planted.sentence(report["shortcut"])
     return sentences
 
 
-def _sentence(unit: str, parts: dict[str, dict[str, Any]]) -> str:
+def _sentence(unit: str, parts: dict[str, dict[str, Any]], there: int) -> str:
+    """The question's answer; where nothing can be told, how many images would be needed."""
     measured = {m: v for m, v in parts.items() if "verdict" in v}
     passing = {m: v for m, v in measured.items() if v["verdict"] == "yes"}
     if passing:
@@ -157,5 +158,6 @@ def _sentence(unit: str, parts: dict[str, dict[str, Any]]) -> str:
     images = "more than 1,000" if needs > 1000 else f"about {needs}"
     return (
         f"None so far: for {len(unclear)} of {len(measured)} methods it cannot be told from "
-        f"{unclear[0]['n']} images; the clearest of them would need {images}."
+        f"{unclear[0]['n']} images; the clearest of them would need {images}"
+        f"{f', and there are {there}' if 0 < there < needs else ''}."
     )

@@ -158,12 +158,14 @@ class Battery:
             )
             n, question = len(part.get("values", ())), name.split(".")[0]
             if "values" in part and n < LEAST:
-                wanted = min(self.wanted(question), len(self.subject.images))
-                need = wanted * self.cost(question) / 60
+                wanted, there = self.wanted(question), len(self.subject.images)
+                need = min(wanted, there) * self.cost(question) / 60
                 part = {
-                    "refused": f"there was time for {n} of the {wanted} images that it needs "
-                    f"({need:.1f} minutes for this question)"
+                    "refused": f"there was time for {n} of the {min(wanted, there)} images that it "
+                    f"needs ({need:.1f} minutes for this question)"
                 }
+                if wanted > there:
+                    part["refused"] += f", and to be sure it would need {wanted} images"
             parts[name] = part
         return parts
 

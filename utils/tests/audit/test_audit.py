@@ -208,6 +208,25 @@ def test_a_short_budget_says_how_many_images_and_minutes_are_missing(
     assert more["parts"]["class.saliency"]["n"] == 10 and more["minutes"]["full"] == 5
 
 
+@pytest.mark.parametrize(("there", "more"), [(12, ", and there are 12."), (200, ".")])
+def test_images_that_cannot_decide_say_how_many_would(there: int, more: str) -> None:
+    unclear = {"verdict": "cannot be told", "n": 12, "needs": 90}
+    parts = {"class.saliency": unclear, "class.gradcam": unclear | {"needs": 400}}
+    (sentence,) = answers.recommended({"parts": parts, "images": there}).values()
+    assert sentence.endswith(f"from 12 images; the clearest of them would need about 90{more}")
+
+
+def test_too_few_images_and_too_little_time_are_both_said(
+    judged: audit.Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(battery.Battery, "wanted", lambda self, name: 80)
+    monkeypatch.setattr(battery.Battery, "cost", lambda self, name: 60.0)
+    report = audit.run(judged, tmp_path, ["saliency"], 1.0, questions=["class"])
+    reason = report["parts"]["class.saliency"]["refused"]
+    assert f"for 2 of the {len(judged.images)} images that it needs" in reason
+    assert reason.endswith(", and to be sure it would need 80 images")
+
+
 def test_the_power_calculation_sees_the_margin() -> None:
     few, many = (answers.enough_images(answers.MARGIN, sd, 1) for sd in (0.05, 0.3))
     assert few < 10 < many
