@@ -50,9 +50,9 @@ class Interval(NamedTuple):
         return self.high < value
 
     def __str__(self) -> str:
-        mean, low, high = (round(value, 2) + 0.0 for value in self)  # no "-0.00"
-        ends = "one value: no interval" if math.isnan(low) else f"{low:.2f} to {high:.2f}"
-        return f"{mean:.2f} ({ends})"
+        if math.isnan(self.low):
+            return f"{self.mean:z.2f} (one value: no interval)"
+        return f"{self.mean:z.2f} ({self.low:z.2f} to {self.high:z.2f})"
 
 
 def _values(values: ArrayLike, name: str = "values") -> np.ndarray:

@@ -145,7 +145,7 @@ def _sentence(unit: str, parts: dict[str, dict[str, Any]], there: int) -> str:
         best = max(passing, key=lambda m: passing[m]["effect"])
         part, title = passing[best], explain.METHODS[best].title
         return (
-            f"{title}: {part['effect']:.2f} [{part['low']:.2f}, {part['high']:.2f}], {unit}; "
+            f"{title}: {part['effect']:z.2f} [{part['low']:z.2f}, {part['high']:z.2f}], {unit}; "
             f"{len(passing)} of {len(measured)} methods pass."
         )
     if not measured:
