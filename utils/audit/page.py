@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from matplotlib.figure import Figure
@@ -15,7 +17,7 @@ from matplotlib.figure import Figure
 from .. import env, explain, plots
 from .answers import recommended
 from .catalogue import QUESTIONS
-from .parts import maps_of
+from .parts import OPTIONS
 from .subject import Subject
 
 SHOWN = 3  # images on the plate
@@ -28,16 +30,35 @@ def plate(subject: Subject, methods: list[str], shown: int = SHOWN) -> Figure:
     A row for each image; a single image fills rows of four.
     """
     rows = torch.linspace(0, len(subject.images) - 1, min(shown, len(subject.images))).long()
-    maps = {explain.METHODS[m].title: maps_of(subject, m).own(rows) for m in methods}
+    images, targets = subject.images[rows], subject.preds[rows]
+    maps = {
+        explain.METHODS[m].title: explain.explain(
+            subject.model, images, targets, m, cells=True, **OPTIONS.get(m, {})
+        )
+        for m in methods
+    }
     titles = [subject.title(i) for i in rows.tolist()]
     signed = [title for title, heat in maps.items() if (heat < 0).any()]
+    head = _least_alike(maps)
     if shown == 1:
         one = {title: heat[0] for title, heat in maps.items()}
-        image = subject.images[rows[0]]
-        return plots.plot_maps(image, one, titles[0], columns=4, side=2.1, signed=signed)
+        return plots.plot_maps(images[0], one, titles[0], 4, side=2.1, signed=signed, suptitle=head)
     return plots.plot_map_grid(
-        subject.images[rows], maps, titles, signed=signed, overlays=False, side=1.8
+        images, maps, titles, signed=signed, overlays=False, side=1.8, suptitle=head
     )
+
+
+def _least_alike(maps: dict[str, torch.Tensor]) -> str:
+    """The title of a plate: which two methods' maps (N, h, w) differ most; "" for one method."""
+    alike = {}
+    for a, b in combinations(maps, 2):
+        pairs = zip(maps[a], maps[b], strict=True)
+        alike[a, b] = float(np.mean([np.corrcoef(x.ravel(), y.ravel())[0, 1] for x, y in pairs]))
+    known = {pair: value for pair, value in alike.items() if np.isfinite(value)}
+    if not known:
+        return ""
+    a, b = min(known, key=lambda pair: known[pair])
+    return f"{a} and {b} agree least: correlation {known[a, b]:z.2f}"
 
 
 def _embedded(figure: Figure) -> str:
