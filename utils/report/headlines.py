@@ -96,7 +96,7 @@ def _blurred(n: Numbers) -> str:
         _bold(
             verdict,
             "Grad-CAM marks what matters better than the middle of the picture.",
-            "Grad-CAM is hardly better than the middle of the picture.",
+            "Grad-CAM is not visibly better than the middle of the picture.",
             "Whether Grad-CAM beats the middle of the picture is open.",
         )
         + " Fall of the ResNet's probability when the quarter that it marks is blurred, minus the "
