@@ -9,22 +9,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from .. import data, explain, models
-from ..data import ImageSet
+from .. import explain, models
 from ..train import processes
 from ..trust import parts as store
 from ..trust import shortcut
+from .marking import Planting, cannot_plant, coarse, prepared
 from .questions import LEAST, Maps
 from .record import Record
-from .removal import FINE
 from .subject import Subject
 
 QUESTION = "Does the map give a planted shortcut away?"
@@ -32,85 +29,6 @@ PAIRS, BATCH = 5, 16  # pairs of models; images of a training step
 STEPS, EPOCHS = 80, 8  # at least so many steps of training, and so many epochs
 MARKED = 24  # images that the auditor sees, at most
 USED = 0.25  # rise of the marked class's share of answers, from which a model uses the mark
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is trained on, and what the auditor sees."""
-
-    target: int  # the class that the mark stands for
-    mark: shortcut.Mark
-    train_set: ImageSet
-    clean: torch.Tensor  # uint8 (N, 3, h, w), images of other classes that are not trained on
-    marked: torch.Tensor  # the same with the mark
-    at_mark: torch.Tensor  # bool (N, grid, grid)
-
-
-def refusal(subject: Subject) -> str:
-    """Why no shortcut can be planted; empty if one can."""
-    if subject.outputs < 2:
-        return "it needs a model with 2 outputs or more"
-    if subject.labels is None:
-        return "it needs images with labels that fit the model"
-    try:
-        layer = models.head(subject.model)
-    except ValueError:
-        return "the model has no last layer that could be trained anew"
-    if not hasattr(layer, "reset_parameters") or not layer.weight.is_floating_point():
-        return "the model's last layer cannot be trained"
-    if _target(subject, *_halves(subject)) is None:
-        return (
-            f"it needs a class with {LEAST} images to train with and {LEAST} images of other "
-            f"classes to look at, and there are {len(subject.images)} images in all"
-        )
-    return ""
-
-
-def _halves(subject: Subject) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows to train with, two thirds of each class, and rows to look at."""
-    assert subject.labels is not None
-    n = len(subject.labels)
-    sizes = (round(n * 2 / 3), n - round(n * 2 / 3))
-    train, seen = data.draw_rows(subject.labels.numpy(), sizes, 0, True)
-    return torch.from_numpy(train), torch.from_numpy(seen)
-
-
-def _target(subject: Subject, train: torch.Tensor, seen: torch.Tensor) -> int | None:
-    """The class that needs a shortcut most: by rule the one with the lowest recall."""
-    assert subject.labels is not None
-    labels = subject.labels
-    recall = {}
-    for c in labels[train].unique().tolist():
-        if (labels[train] == c).sum() >= LEAST and (labels[seen] != c).sum() >= LEAST:
-            recall[c] = float((subject.preds[labels == c] == c).float().mean())
-    return min(recall, key=lambda c: recall[c]) if recall and len(labels.unique()) > 1 else None
-
-
-def _coarse(maps: torch.Tensor) -> torch.Tensor:
-    """What speaks for the class (N, h, w), on at most FINE x FINE places: small enough to keep."""
-    sides = tuple(min(FINE, side) for side in maps.shape[-2:])
-    return F.interpolate(maps.clamp(min=0)[:, None], sides, mode="area")[:, 0]
-
-
-def prepared(subject: Subject, n_marked: int) -> Setting:
-    """The mark, a sixteenth of a picture, at places that vary; see trust.shortcut.plant."""
-    train, seen = _halves(subject)
-    target, labels = _target(subject, train, seen), subject.labels
-    assert target is not None and labels is not None
-    names = subject.classes or tuple(str(c) for c in range(subject.outputs))
-    height, width = subject.images.shape[-2:]
-    mark = shortcut.Mark(side=max(2, min(height, width) // 4))
-    clean = subject.images[seen[labels[seen] != target][:n_marked]]
-    places = mark.places(len(clean), height, width)
-    at_mark = _coarse(mark.masks(places, height, width).float()) > 0.5
-    return Setting(
-        target,
-        mark,
-        ImageSet(subject.images[train], labels[train], names, subject.source),
-        clean,
-        mark.stamp(clean, places),
-        at_mark,
-    )
 
 
 def _seconds(run: Callable[[], object]) -> float:
@@ -146,7 +64,7 @@ def sizes(subject: Subject, maps: Mapping[str, Maps], minutes: float) -> dict[st
 
 
 def _pair(
-    subject: Subject, maps: Mapping[str, Maps], setting: Setting, epochs: int, seed: int
+    subject: Subject, maps: Mapping[str, Maps], setting: Planting, epochs: int, seed: int
 ) -> dict[str, np.ndarray]:
     """Two models, with and without the mark: their maps of marked images, and what they answer."""
     planted, _ = shortcut.plant(setting.train_set, setting.target, setting.mark, seed=seed)
@@ -159,7 +77,7 @@ def _pair(
             result[f"{kind} {state}"] = np.array(float((preds == setting.target).float().mean()))
         for name, run in maps.items():
             heat = run(model, setting.marked, targets)
-            result[f"{kind} {name}"] = _coarse(heat).numpy().astype(np.float32)
+            result[f"{kind} {name}"] = coarse(heat).numpy().astype(np.float32)
     return result
 
 
@@ -171,7 +89,7 @@ def ask(
     {"refused": reason} where it cannot be run, or where the mark did not become a shortcut. Goes on
     after the pairs that are there; several processes share them.
     """
-    reason = refusal(subject)
+    reason = cannot_plant(subject)
     if reason:
         return {"refused": reason}
     try:
@@ -199,7 +117,7 @@ def ask(
     except (RuntimeError, ValueError) as error:
         sentence = (str(error).splitlines() or [type(error).__name__])[0]
         return {"refused": f"the model cannot be trained here ({sentence})"}
-    return _judged(subject, list(maps), setting, [pairs[s] for s in range(PAIRS)], plan["epochs"])
+    return _judged(list(maps), setting, [pairs[s] for s in range(PAIRS)], plan["epochs"])
 
 
 def _planned(
@@ -218,9 +136,8 @@ def _planned(
 
 
 def _judged(
-    subject: Subject,
     methods: list[str],
-    setting: Setting,
+    setting: Planting,
     pairs: list[dict[str, np.ndarray]],
     epochs: int,
 ) -> dict[str, Any]:
@@ -246,7 +163,7 @@ def _judged(
     return report
 
 
-def _numbers(method: str, setting: Setting, pairs: list[dict[str, np.ndarray]]) -> dict[str, Any]:
+def _numbers(method: str, setting: Planting, pairs: list[dict[str, np.ndarray]]) -> dict[str, Any]:
     """One method's row; "yes" if it reveals the mark, "no" if its AUC or its gain is too small."""
     with_mark, without = (
         [torch.from_numpy(pair[f"{kind} {method}"]) for pair in pairs]

@@ -202,7 +202,8 @@ def survey(root: Path, source: str) -> Layout:
     files = _splits_outside(tree, source, notes) or _splits_inside(tree)
     if files is None:
         files = {"all": _classes_of(tree)}
-        notes += [_alike(tree)] * bool(_alike(tree))
+        if alike := _alike(tree):
+            notes.append(alike)
     left_out = _left_out(tree)
     if left_out:
         notes.append("left out: " + "; ".join(left_out))

@@ -79,9 +79,9 @@ def test_what_has_no_shortcut_is_one_sentence(tmp_path: Path) -> None:
         (alone, "2 outputs"),
         (few, "12 images in all"),
     ):
-        assert reason in planted.refusal(subject)
+        assert reason in planted.cannot_plant(subject)
         assert reason in planted.sentence(ask_of(subject, tmp_path))
-    assert planted.refusal(closed) == "" or "last layer" in planted.refusal(closed)
+    assert planted.cannot_plant(closed) == "" or "last layer" in planted.cannot_plant(closed)
     assert "would need" in planted.sentence(ask_of(whole, tmp_path, minutes=1e-4))
 
 
